@@ -1,0 +1,281 @@
+"""``lichen quickstart``: the whole road on this machine, offline: text, two models, curves, a report, first words.
+
+Nothing here trains or draws by itself: each step is a verb anyone can call, with a recipe from ``recipes/quickstart``, and
+is printed before it runs. The text is Python's own (``dataset/standard_library.py``), so every machine has it. Later
+chapters add to it; ``--chapters`` selects.
+
+>>> verb_line("train", ["a b.yaml", "--lr", "1"])
+"$ lichen train 'a b.yaml' --lr 1"
+"""
+
+import importlib
+import json
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from lichen.config import flags
+from lichen.config.base import Config, load
+from lichen.config.errors import LichenError, UsageError
+from lichen.scripts.command_line import VERBS, run_module
+
+MODELS = ("dense", "none")
+PROMPTS = ("Return a list of", "The function raises", "class Example:")
+PROSE = ("topics", "docstrings")
+"""The kinds of text that are held out and compared on; sources only serve as further reading."""
+
+
+class QuickstartCommand(Config):
+    """The whole road on this machine, offline, in a few minutes."""
+
+    output: Path | None = None
+    """Folder for everything; quickstart/DATE-TIME unless given."""
+    chapters: tuple[Literal["text"], ...] = ("text",)
+    """Which chapters to go through."""
+    recipes: Path | None = None
+    """Folder of the quickstart's recipes; those of this clone unless given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Steps of each training; the recipes' unless given."""
+    held_out: float = Field(default=0.025, gt=0, lt=1)
+    """Share of the files whose text is held out."""
+    library: Path | None = None
+    """Folder of Python files to read; the standard library's unless given."""
+
+
+def run(argv: list[str]) -> int:
+    """Go through the chapters; exit status 0 if all they promise holds."""
+    arguments = flags.parse(argv, QuickstartCommand, "lichen quickstart")
+    if arguments.positionals:
+        raise UsageError(f"lichen quickstart takes no {arguments.positionals[0]!r}; --output FOLDER says where to")
+    command = load(QuickstartCommand, flags=arguments.settings)
+    output = command.output or Path("quickstart") / time.strftime("%m%d-%H%M%S")
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output}: is not empty; name another --output")
+    recipes = command.recipes or recipes_folder()
+    started = time.perf_counter()
+    chapters = {"text": text_chapter}
+    for name in dict.fromkeys(command.chapters):
+        chapters[name](command, output, recipes)
+    say(f"Done in {time.perf_counter() - started:.0f} s; everything lies in {output}/")
+    return 0
+
+
+def recipes_folder() -> Path:
+    """``recipes/quickstart`` of the clone this package is installed from. Raises UsageError where there is none."""
+    folder = Path(__file__).resolve().parents[3] / "recipes" / "quickstart"
+    if not folder.is_dir():
+        raise UsageError(
+            "the quickstart's recipes come with a clone of the repository: run it there, or name --recipes FOLDER"
+        )
+    return folder
+
+
+def say(text: str) -> None:
+    """A line of narration."""
+    print(f"\n\033[1m{text}\033[0m" if _colours() else f"\n{text}", flush=True)
+
+
+def _colours() -> bool:
+    import sys
+
+    return sys.stdout.isatty()
+
+
+def verb_line(verb: str, words: list[str]) -> str:
+    """The command as one would type it."""
+    return f"$ lichen {shlex.join([verb, *words])}"
+
+
+def call(verb: str, *words: object) -> None:
+    """Run a verb as the command line would. Raises LichenError where it does not succeed."""
+    argv = [str(word) for word in words]
+    print(verb_line(verb, argv), flush=True)
+    status = importlib.import_module(f"lichen.scripts.{VERBS[verb][0]}").run(argv)
+    if status:
+        raise LichenError(f"lichen {verb} ended with status {status}; its log says why")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to."""
+
+    name: str
+    parameters: int
+    tokens: int
+    seconds: float
+    bits_per_byte: float
+
+
+def text_chapter(command: QuickstartCommand, output: Path, recipes: Path) -> None:
+    """Prepare Python's own text, train two models of equal size on equally many tokens, compare them, let one speak."""
+    from lichen.dataset import standard_library
+
+    say("1. Text: what Python's standard library says of itself")
+    collected = standard_library.collect(output / "raw", command.held_out, command.library)
+    prose = [_texts(collected.train[kind]) for kind in PROSE], [_texts(collected.validation[kind]) for kind in PROSE]
+    train, validation = (["\n\n".join(side)] for side in prose)
+    shared = standard_library.overlap(train, validation)
+    print(f"{collected.characters:,} characters to learn from; {len(validation[0]):,} held out, by file")
+    print(f"overlap: {shared:.1%} of the held-out lines stand word for word in the training text")
+    recipe = recipes / "prepare.yaml"
+    call("prepare", recipe, "--output", output / "data", *_sources(recipe, output))
+
+    say("2. Two models of equal size: with a feed-forward part, and with attention alone")
+    steps = ["--train.steps", command.steps] if command.steps else []
+    for name in MODELS:
+        call("train", recipes / f"{name}.yaml", "--data.path", output / "data", "--run.root", output / "runs", *steps)
+    outcomes = [read_outcome(output / "runs" / name) for name in MODELS]
+    yardsticks = _compress(train[0], validation[0])
+
+    say("3. What they learnt")
+    curves = output / "curves.png"
+    call("plot", *(output / "runs" / name for name in MODELS), "--output", curves)
+    print(table(outcomes, yardsticks))
+    best = min(outcomes, key=lambda outcome: outcome.bits_per_byte)
+    samples = _first_words(output / "runs" / best.name)
+    _report(output, outcomes, yardsticks, shared, samples)
+    _verdict(outcomes, yardsticks)
+
+
+def _texts(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        return "\n\n".join(json.loads(line)["text"] for line in lines)
+
+
+def _sources(recipe: Path, output: Path) -> list[str]:
+    """The recipe's sources, which lie below ``quickstart/``, as they lie below ``output``."""
+    from lichen.scripts.prepare import PrepareRecipe
+
+    prepared = load(PrepareRecipe, [recipe], environment={})
+    words = []
+    for flag, sources in (("--sources", prepared.sources), ("--validation", prepared.validation)):
+        for source in sources:
+            path = output / source.path.relative_to("quickstart")
+            data = source.model_dump(mode="json", exclude_defaults=True) | {"path": str(path)}
+            words += [flag, json.dumps(data, ensure_ascii=False)]
+    return words
+
+
+def _compress(train: str, validation: str) -> dict[str, float]:
+    from lichen.metrics.compression import compressors
+
+    return compressors(validation.encode(), given=train.encode())
+
+
+def read_outcome(run: Path) -> Outcome:
+    """From a finished run's own records."""
+    from lichen.config.model import ModelConfig
+    from lichen.core.runs import Run
+    from lichen.metrics import records
+    from lichen.model.size import count
+    from lichen.model.weights import from_hf_config
+
+    checkpoint = Run(run).latest()
+    config: ModelConfig = from_hf_config(json.loads((checkpoint / "config.json").read_text(encoding="utf-8")))
+    rows = records.read(run / "metrics.jsonl")
+    train = [row for row in rows if row["type"] == "train"]
+    validation = [row for row in rows if row["type"] == "validation"]
+    speed = [row["tokens_per_second"] for row in train if row.get("tokens_per_second")]
+    tokens = int(train[-1]["tokens"])
+    seconds = tokens / (sum(speed) / len(speed))
+    return Outcome(run.name, count(config).total, tokens, seconds, float(validation[-1]["bits_per_byte"]))
+
+
+def table(outcomes: list[Outcome], yardsticks: dict[str, float]) -> str:
+    """The comparison as text.
+
+    >>> print(table([Outcome("dense", 2_200_000, 10_000, 2.0, 1.5)], {"gzip": 2.5}))
+    model  parameters  tokens  seconds  tokens/s  bits per byte
+    dense   2,200,000  10,000        2     5,000          1.500
+    gzip                                                  2.500
+    """
+    names = ["model", "parameters", "tokens", "seconds", "tokens/s", "bits per byte"]
+    formats = dict(zip(names, ("{}", "{:,}", "{:,}", "{:.0f}", "{:,.0f}", "{:.3f}"), strict=True))
+    lines = [
+        {name: formats[name].format(row[name]) if name in row else "" for name in names}
+        for row in rows(outcomes, yardsticks)
+    ]
+    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in names}
+    cells = [names, *([line[name] for name in names] for line in lines)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(widths[name]) if name != "model" else cell.ljust(widths[name])
+            for name, cell in zip(names, row, strict=True)
+        )
+        for row in cells
+    )
+
+
+def rows(outcomes: list[Outcome], yardsticks: dict[str, float]) -> list[dict[str, Any]]:
+    """The comparison as rows of named values; a compressor has a score only."""
+    models = [
+        {
+            "model": one.name,
+            "parameters": one.parameters,
+            "tokens": one.tokens,
+            "seconds": one.seconds,
+            "tokens/s": one.tokens / one.seconds,
+            "bits per byte": one.bits_per_byte,
+        }
+        for one in outcomes
+    ]
+    return models + [{"model": name, "bits per byte": score} for name, score in yardsticks.items()]
+
+
+def _first_words(run: Path) -> list[tuple[str, str, str]]:
+    """Three prompts, continued by ``lichen generate``; as (label, prompt, continuation)."""
+    import contextlib
+    import io
+
+    say(f"4. First words of {run.name}")
+    samples = []
+    for prompt in PROMPTS:
+        words = [run, "--prompt", prompt, "--max-new-tokens", 48, "--temperature", 0.7, "--top-p", 0.9, "--seed", 1]
+        captured = io.StringIO()
+        print(verb_line("generate", [str(word) for word in words]), flush=True)
+        with contextlib.redirect_stdout(captured):
+            importlib.import_module("lichen.scripts.generate").run([str(word) for word in words])
+        print(captured.getvalue().rstrip(), flush=True)
+        samples.append((run.name, prompt, captured.getvalue().strip().removeprefix(prompt)))
+    return samples
+
+
+def _report(
+    output: Path,
+    outcomes: list[Outcome],
+    yardsticks: dict[str, float],
+    shared: float,
+    samples: list[tuple[str, str, str]],
+) -> None:
+    from lichen.metrics import report
+
+    report.write_report(
+        output / "report.html",
+        "Lichen quickstart",
+        report.Table(
+            "What they learnt",
+            rows(outcomes, yardsticks),
+            note=f"{shared:.1%} of the held-out lines stand in the training text",
+        ),
+        report.Picture("Curves", output / "curves.png"),
+        report.Samples("First words", samples),
+        subtitle="two models of equal size on equally many tokens of Python's own documentation",
+    )
+    print(f"\nreport: {output / 'report.html'}    curves: {output / 'curves.png'}")
+
+
+def _verdict(outcomes: list[Outcome], yardsticks: dict[str, float]) -> None:
+    """Say whether the dense model beats both compressors by a fifth, with the numbers."""
+    dense = next(outcome for outcome in outcomes if outcome.name == "dense")
+    goal = 0.8 * min(yardsticks["gzip"], yardsticks["xz"])
+    held = dense.bits_per_byte <= goal
+    words = "beats" if held else "does NOT beat"
+    print(f"dense {words} gzip and xz by a fifth: {dense.bits_per_byte:.3f} against {goal:.3f} bits per byte")
+
+
+if __name__ == "__main__":
+    run_module(run, __file__)
