@@ -98,6 +98,7 @@ def test_an_unknown_kind_names_the_kinds() -> None:
 def test_text_stays_text_and_null_is_nothing() -> None:
     loaded = load(Recipe, environment={}, flags={"name": "123", "steps": "null"})
     assert (loaded.name, loaded.steps) == ("123", None)
+    assert load(Recipe, environment={}, flags={"name": "null"}).name == "null"
 
 
 def test_a_number_is_not_taken_for_text_nor_text_for_a_number() -> None:
@@ -121,6 +122,25 @@ def test_every_key_of_a_recipe_misspelt_is_named() -> None:
     for name in Recipe.model_fields:
         wrong = name[:-1] + "_" if len(name) > 2 else name + "_"
         assert f"{wrong}" in problems(base={wrong: 1})
+
+
+class Length(Config):
+    exclusive = (("steps", "epochs"),)
+    steps: int | None = None
+    epochs: float | None = None
+
+
+class LengthRecipe(Config):
+    train: Length = Length()
+
+
+def test_of_exclusive_settings_the_later_sources_choice_counts(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("train: {epochs: 2.0}")
+    loaded = load(LengthRecipe, recipes=[tmp_path / "a.yaml"], environment={}, flags={"train.steps": "5"})
+    assert (loaded.train.steps, loaded.train.epochs) == (5, None)
+    (tmp_path / "b.yaml").write_text("train: {steps: 7}")
+    loaded = load(LengthRecipe, recipes=[tmp_path / "b.yaml", tmp_path / "a.yaml"], environment={})
+    assert (loaded.train.steps, loaded.train.epochs) == (None, 2.0)
 
 
 @pytest.mark.parametrize("name", ["no", "1e3", "null", "~", "true", "12:30", "0x1f", "a: b", "- x", "中文", "", " x "])

@@ -26,7 +26,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -44,14 +44,16 @@ class Config(BaseModel):
         extra="forbid",
         strict=True,
         use_attribute_docstrings=True,
-        validate_default=True,
         protected_namespaces=(),
     )
+
+    exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Groups of settings of which one at most may be given; where sources differ, the later one's choice counts."""
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """Validate plain data (lists become tuples, text becomes paths). Raises ConfigError naming every problem."""
-        return _validated(cls, _Draft(dict(data)))
+        return _validated(cls, _Draft(cls, dict(data)))
 
     def to_data(self) -> dict[str, Any]:
         """Plain data that ``from_data`` reads back equal."""
@@ -66,11 +68,14 @@ class Config(BaseModel):
 class _Draft:
     """Plain data on its way to validation, with the origin of every leaf and the problems met so far."""
 
+    cls: type[BaseModel]
     data: dict[str, Any] = field(default_factory=dict)
     origins: dict[tuple[str, ...], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def merge(self, data: Mapping[str, Any], origin: str) -> None:
+        """Lay ``data`` over what is there."""
+        _drop_rivals(self.cls, self.data, data)
         _merge(self.data, data, (), origin, self.origins)
 
 
@@ -89,7 +94,7 @@ def load(
     ``flags`` and ``environment`` hold text, read as YAML unless the field takes text itself; ``environment`` is the process's
     own unless given. Raises ConfigError with every problem found.
     """
-    draft = _Draft()
+    draft = _Draft(cls)
     draft.merge(base or {}, "the default")
     for recipe in recipes:
         draft.merge(_read_recipe(Path(recipe)), str(recipe))
@@ -179,6 +184,19 @@ def _merge(
             origins[here] = origin
 
 
+def _drop_rivals(cls: type[BaseModel], into: dict[str, Any], data: Mapping[str, Any]) -> None:
+    """Where ``data`` chooses one of several exclusive settings, forget what earlier sources chose."""
+    for group in getattr(cls, "exclusive", ()):
+        if any(data.get(name) is not None for name in group):
+            for name in group:
+                into.pop(name, None)
+    for name, value in data.items():
+        inner = into.get(str(name))
+        if isinstance(value, Mapping) and isinstance(inner, dict) and str(name) in cls.model_fields:
+            for model in models_in(cls.model_fields[str(name)].annotation):
+                _drop_rivals(model, inner, value)
+
+
 def _set(draft: _Draft, cls: type[BaseModel], path: tuple[str, ...], text: str | list[str], origin: str) -> None:
     """Put one value given as text (or a list given as texts) at ``path``."""
     annotations = annotations_at(cls, path)
@@ -198,9 +216,9 @@ def _parse_text(text: str, annotations: list[Any], origin: str) -> Any:
     """YAML, unless the setting takes text (then only ``null`` is special, where it is allowed)."""
     members = {member for annotation in annotations for member in members_of(annotation)}
     takes_text = bool(members & {str, Path}) and not members & {int, float, bool}
-    value = None if text.strip() in ("null", "~") else text
-    if takes_text and (value is not None or type(None) in members):
-        return value
+    if takes_text:
+        nothing = type(None) in members and text.strip() in ("null", "~")
+        return None if nothing else text
     return yaml12.parse(text, origin)
 
 
