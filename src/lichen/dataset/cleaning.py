@@ -167,8 +167,6 @@ class Cleaning:
             yield self._summary(index)
             index += 1
 
-    _done = summaries
-
     def kept_numbers(self) -> np.ndarray:
         """The numbers of all kept documents after `decide`, int64, ascending."""
         return np.fromfile(self.work / "kept.numbers", np.int64)
