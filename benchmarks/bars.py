@@ -1,7 +1,7 @@
 """How every benchmark says what it found: a table for people, ``{bar: {value, bar, ok}}`` for programs.
 
-    bars = [Bar("utilisation", 0.997, at_least=0.995)]
-    raise SystemExit(report(bars))          # --json on the command line chooses the form
+bars = [Bar("utilisation", 0.997, at_least=0.995)]
+raise SystemExit(report(bars))          # --json on the command line chooses the form
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lichen.config import yaml12
-from lichen.config.errors import ConfigError, UsageError, nearest
+from lichen.config.errors import ConfigError, nearest
 
 ENVIRONMENT_PREFIX = "LICHEN__"
 
@@ -99,13 +99,9 @@ def load(
     for recipe in recipes:
         draft.merge(_read_recipe(Path(recipe)), str(recipe))
     variables = os.environ if environment is None else environment
-    for name in sorted(variables):
-        if name.startswith(ENVIRONMENT_PREFIX):
-            path = tuple(name[len(ENVIRONMENT_PREFIX) :].lower().split("__"))
-            _set(draft, cls, path, variables[name], name)
-    for name, text in (flags or {}).items():
-        path = tuple(name.replace("-", "_").split("."))
-        _set(draft, cls, path, text, f"--{name}")
+    named = {name: name[len(ENVIRONMENT_PREFIX) :].lower().split("__") for name in sorted(variables)}
+    _lay_texts(draft, [(path, variables[n], n) for n, path in named.items() if n.startswith(ENVIRONMENT_PREFIX)])
+    _lay_texts(draft, [(n.replace("-", "_").split("."), text, f"--{n}") for n, text in (flags or {}).items()])
     return _validated(cls, draft)
 
 
@@ -197,19 +193,24 @@ def _drop_rivals(cls: type[BaseModel], into: dict[str, Any], data: Mapping[str, 
                 _drop_rivals(model, inner, value)
 
 
-def _set(draft: _Draft, cls: type[BaseModel], path: tuple[str, ...], text: str | list[str], origin: str) -> None:
-    """Put one value given as text (or a list given as texts) at ``path``."""
-    annotations = annotations_at(cls, path)
-    try:
+def _lay_texts(draft: _Draft, values: Sequence[tuple[list[str], str | list[str], str]]) -> None:
+    """Lay (path, text or texts of a list, origin) over the draft, as one source."""
+    layers = []
+    for path, text, origin in values:
+        annotations = annotations_at(draft.cls, tuple(path))
         read = _parse_list if isinstance(text, list) else _parse_text
-        value = read(text, annotations, origin)  # type: ignore[arg-type]
-    except ConfigError as error:
-        draft.problems.append(str(error))
-        return
-    data: Any = value
-    for name in reversed(path):
-        data = {name: data}
-    draft.merge(data, origin)
+        try:
+            data: Any = read(text, annotations, origin)  # type: ignore[arg-type]
+        except ConfigError as error:
+            draft.problems.append(str(error))
+            continue
+        for name in reversed(path):
+            data = {name: data}
+        layers.append((data, origin))
+    for data, _ in layers:
+        _drop_rivals(draft.cls, draft.data, data)
+    for data, origin in layers:
+        _merge(draft.data, data, (), origin, draft.origins)
 
 
 def _parse_text(text: str, annotations: list[Any], origin: str) -> Any:
@@ -369,16 +370,6 @@ def _words(detail: Any) -> str:
 def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else text[:77] + "…"
-
-
-def require_exclusive(given: Mapping[str, Any]) -> None:
-    """Refuse unless exactly one of the settings has a value; for validators.
-
-    >>> require_exclusive({"train.steps": 10, "train.epochs": None})
-    """
-    named = [name for name, value in given.items() if value is not None]
-    if len(named) != 1:
-        raise UsageError(f"exactly one of {', '.join(given)} must be given, not {len(named)}")
 
 
 if __name__ == "__main__":

@@ -127,7 +127,9 @@ class LanguageModel(nn.Module):
         if want == "nll":
             output = self._forward_nll(batch, layout)
         else:
-            hidden, losses, counts = self._region("decoder", self.model)(batch.tokens, layout)
+            # with a cache every step has another length, and a compiled region would be compiled for each
+            decoder = self._region("decoder", self.model) if cache is None else self.model
+            hidden, losses, counts = decoder(batch.tokens, layout)
             output = Output(aux=losses, meters=counts)
             if want == "hidden":
                 output.hidden = hidden

@@ -10,7 +10,6 @@ precision, and ends with the speed and an estimate for the whole. Exit status 0 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -28,8 +27,6 @@ from lichen.scripts.command_line import run_module
 
 if TYPE_CHECKING:
     from lichen.scripts.train import TrainRecipe
-
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "swanlab": "swanlab"}
 
 
 class DoctorCommand(Config):
@@ -176,12 +173,7 @@ def _disk(recipe: TrainRecipe) -> str:
 
 
 def _trackers(recipe: TrainRecipe) -> str:
-    missing = [name for name in recipe.log.trackers if importlib.util.find_spec(TRACKERS.get(name, name)) is None]
-    if missing:
-        raise LichenError(
-            f"{', '.join(missing)} not installed: pip install {' '.join(TRACKERS.get(m, m) for m in missing)}"
-        )
-    return "metrics.jsonl" + "".join(f", {name}" for name in recipe.log.trackers)
+    return ", ".join({"jsonl": "metrics.jsonl, needs nothing"}[name] for name in recipe.log.trackers) or "none"
 
 
 def trial(argv: list[str], steps: int, recipe: TrainRecipe) -> int:

@@ -1,0 +1,183 @@
+"""Exact resuming, stopping, what is written when."""
+
+import json
+import signal
+
+import pytest
+
+from lichen.config.errors import LichenError
+from lichen.core.runs import Run
+from lichen.metrics import records
+
+MEASURED = ("tokens_per_second", "time_", "memory")
+
+
+def rows(folder):
+    """The metrics, but for measurements of the machine."""
+    found = records.read(Run(folder).metrics)
+    return [{k: v for k, v in row.items() if not k.startswith(MEASURED)} for row in found]
+
+
+def run(found, until=None, number=signal.SIGTERM):
+    """Train; if asked, with a signal in the middle of a step."""
+    take_note = found.take_note
+
+    def note(*arguments):
+        take_note(*arguments)
+        if found.state.step == until:
+            found.interruption.note(number)
+
+    found.take_note = note
+    reason = found.run()
+    for observer in found.observers:
+        observer.close()
+    return reason
+
+
+VARIANTS = {
+    "plain": {},
+    "bf16": {"train": {"steps": 6, "batch_size": 4, "precision": "bf16"}},
+    "accumulation": {"train": {"steps": 6, "batch_size": 4, "precision": "fp32", "accumulation": 2}},
+    "averages": {"averages": {"enabled": True, "decay": 0.9}},
+    "muon": {"optim": {"name": "muon", "lr": 1e-2}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_anywhere_and_continued_ends_with_the_same_bits(tiny, tmp_path, variant):
+    recipe = tiny.recipe(**VARIANTS[variant])
+    whole = tiny.training(tmp_path / "whole", recipe)
+    assert run(whole) == "finished"
+    folder = tmp_path / "parts"
+    assert run(tiny.training(folder, recipe), until=1) == "interrupted"
+    assert run(tiny.resumed(folder, recipe), until=3) == "interrupted"  # before the validation due at this step
+    assert run(tiny.resumed(folder, recipe), until=5) == "interrupted"
+    last = tiny.resumed(folder, recipe)
+    assert last.state.step == 5
+    assert run(last) == "finished"
+    assert tiny.fingerprint(last) == tiny.fingerprint(whole)
+    assert rows(folder) == rows(tmp_path / "whole")
+    assert last.state == whole.state
+
+
+def test_killed_between_saves_drops_later_rows(tiny, tmp_path):
+    recipe = tiny.recipe()
+    whole = tiny.training(tmp_path / "whole", recipe)
+    run(whole)
+    found = tiny.training(tmp_path / "killed", recipe)
+    take_note = found.take_note
+
+    def die(*arguments):
+        take_note(*arguments)
+        if found.state.step == 5:
+            raise KeyboardInterrupt
+
+    found.take_note = die
+    with pytest.raises(KeyboardInterrupt):
+        found.run()
+    again = tiny.resumed(tmp_path / "killed", recipe)
+    assert again.state.step == 3
+    run(again)
+    assert tiny.fingerprint(again) == tiny.fingerprint(whole)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_a_run_without_a_checkpoint_starts_at_zero_and_damaged_ones_do_not(tiny, tmp_path):
+    recipe = tiny.recipe()
+    assert tiny.resumed(tmp_path, recipe).state.step == 0
+    run(tiny.training(tmp_path, recipe))
+    for folder in Run(tmp_path).checkpoint_folders():
+        (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LichenError, match="all 2 checkpoints are damaged"):
+        tiny.resumed(tmp_path, recipe)
+
+
+def test_metrics_have_what_was_promised(tiny, tmp_path):
+    recipe = tiny.recipe(train={"steps": 24, "batch_size": 4, "precision": "fp32"})
+    found = tiny.training(tmp_path, recipe)
+    run(found)
+    every = records.read(Run(tmp_path).metrics)
+    train = [row for row in every if row["type"] == "train"]
+    assert [row["step"] for row in train] == list(range(2, 25, 2))
+    assert {"loss", "loss_mean", "perplexity", "lr", "gradient_norm", "clip_rate", "clip_ratio"} <= train[0].keys()
+    assert {"tokens", "tokens_per_second", "epoch", "skipped"} <= train[0].keys()
+    assert "memory_mib" not in train[0] and {"memory_mib", "time_data", "time_other"} <= train[1].keys()
+    assert train[-1]["tokens"] == found.state.tokens
+    assert train[-1]["loss"] < train[0]["loss"]
+    epochs = [row for row in every if row["type"] == "epoch"]
+    assert [row["epoch"] for row in epochs] == list(range(1, int(train[-1]["epoch"]) + 1)) != []
+    validations = [row for row in every if row["type"] == "validation"]
+    assert [row["step"] for row in validations] == [3, 6, 9, 12, 15, 18, 21, 24]
+    assert validations[-1]["bits_per_byte"] < validations[0]["bits_per_byte"]
+
+
+def test_the_curve_is_golden_within_a_machine(tiny, tmp_path):
+    curves = []
+    for name in ("one", "two"):
+        run(tiny.training(tmp_path / name, tiny.recipe()))
+        curves.append([row["loss"] for row in rows(tmp_path / name) if row["type"] == "train"])
+    assert curves[0] == curves[1]
+    assert curves[0] == pytest.approx(GOLDEN, rel=2e-3)
+
+
+GOLDEN = [5.574015, 5.417277, 5.352205]
+
+
+def test_early_stopping_by_patience_and_its_end_is_final(tiny, tmp_path):
+    recipe = tiny.recipe(
+        train={"steps": 40, "batch_size": 4},
+        evaluation={"every": 2, "max_batches": 1},
+        early_stopping={"enabled": True, "patience": 2, "min_delta": 100.0},
+    )
+    found = tiny.training(tmp_path, recipe)
+    assert run(found) == "stopped early"
+    assert (found.state.step, found.state.best_step, found.state.finished) == (6, 2, True)
+    assert Run(tmp_path).best().name.endswith("0000002")
+
+
+def test_too_many_skips_in_a_row_stop_and_name_the_rows(tiny, tmp_path):
+    recipe = tiny.recipe(train={"steps": 9, "batch_size": 4, "max_consecutive_skips": 2}, evaluation={"every": 0})
+    found = tiny.training(tmp_path, recipe)
+    found.module.model.norm.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(LichenError, match=r"2 steps in a row .*rows 4-7"):
+        found.run()
+    events = [row for row in records.read(Run(tmp_path).metrics) if row["type"] == "event"]
+    assert [(row["step"], row["event"]) for row in events] == [(1, "skip"), (2, "skip")]
+    assert "rows 0-3" in events[0]["text"]
+
+
+def spike(found, at):
+    """Make the loss of one step a hundred times as large."""
+    step = found.step
+
+    def spiked(batch, totals):
+        from dataclasses import replace
+
+        result = step(batch, totals)
+        return replace(result, loss=result.loss * 100) if found.state.step == at else result
+
+    found.step = spiked
+
+
+def test_a_spike_is_told_and_on_request_undone(tiny, tmp_path):
+    short = {"steps": 30, "batch_size": 4}
+    often = {"every": 0}
+    told = tiny.training(tmp_path / "told", tiny.recipe(train=short, evaluation=often, checkpoint={"every": 5}))
+    spike(told, 27)
+    run(told)
+    assert [row["event"] for row in rows(tmp_path / "told") if row["type"] == "event"] == ["spike"]
+    recipe = tiny.recipe(train={**short, "spike_rollbacks": 1}, evaluation=often, checkpoint={"every": 5})
+    undone = tiny.training(tmp_path / "undone", recipe)
+    spike(undone, 27)
+    run(undone)
+    events = [row for row in rows(tmp_path / "undone") if row["type"] == "event"]
+    assert [row["event"] for row in events] == ["spike", "rollback"]
+    assert (undone.state.rollbacks, undone.state.skipped) == (1, 3)
+    assert tiny.fingerprint(told) != tiny.fingerprint(undone)
+
+
+def test_state_is_plain_json(tiny, tmp_path):
+    found = tiny.training(tmp_path, tiny.recipe(averages={"enabled": True}))
+    run(found)
+    state = json.loads((Run(tmp_path).latest() / "training" / "state.json").read_text())
+    assert (state["step"], state["rows"], state["reason"], state["finished"]) == (6, 24, "finished", True)
