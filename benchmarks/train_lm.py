@@ -4,7 +4,7 @@
 
 Three processes stay alive and take turns, so that a drift of the machine hits all alike: ``LlamaForCausalLM`` under the Trainer
 with its defaults (fp32), the same at its best (bf16 and compile), and Lichen's loop (bf16 and compile). The ratios are medians
-over rounds of neighbouring measurements. The share of the machine is 6 × parameters × tokens/s over the rate of a large bf16 matrix
+over rounds of neighbouring measurements. The share of the machine is 6 × parameters × tokens/s over the rate of a large bf16
 product measured in the same run. ``--profile`` shows where our step's time goes.
 """
 
@@ -107,6 +107,7 @@ def run_lichen(gate: Gate) -> None:
         ScheduleConfig,
         TrainConfig,
     )
+    from lichen.core import device
     from lichen.core.batch import Batch
     from lichen.metrics.meters import TimeSplit
     from lichen.model.language_model import LanguageModel, initialise
@@ -145,6 +146,7 @@ def run_lichen(gate: Gate) -> None:
         def close(self) -> None: ...
 
     runtime = Runtime.start(device="cpu")
+    device.configure(runtime.device)  # as the verb does
     module = initialise(LanguageModel(ModelConfig.from_data(SHAPE)), seed=0)
     train, optim = TrainConfig(steps=LIMIT, batch_size=ROWS, compile=True), OptimConfig()
     Training(
@@ -229,6 +231,40 @@ def matrix_product_rate(size: int = 2048, repetitions: int = 8) -> float:
     return 2 * size**3 / statistics.median(times)
 
 
+def profile(steps: int = 4) -> None:
+    """Print where the time of our compiled step goes, by kernel."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    from lichen.config.model import ModelConfig
+    from lichen.config.training import OptimConfig
+    from lichen.core import device
+    from lichen.core.batch import Batch
+    from lichen.model.language_model import LanguageModel, initialise
+    from lichen.trainer.optimizers import make_optimizer
+
+    torch._inductor.config.cpp.enable_kernel_profile = True  # pyright: ignore[reportAttributeAccessIssue]
+    device.configure(torch.device("cpu"))
+    model = initialise(LanguageModel(ModelConfig.from_data(SHAPE)), seed=0)
+    model.compile()
+    optimizer = make_optimizer(model, OptimConfig())
+    batch = Batch.of_tokens(torch.randint(0, VOCABULARY, (ROWS, LENGTH)))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            nll = model(batch).nll
+        (nll.sum() / batch.num_targets).backward()
+        optimizer.step()
+
+    for _ in range(WARM_UP):
+        step()
+    with torch.profiler.profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(steps):
+            step()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=60))
+
+
 def parameters() -> int:
     """Trainable parameters of the model both sides train."""
     from lichen.config.model import ModelConfig
@@ -242,10 +278,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6, help="steps of a round")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="show where our step's time goes, instead")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         work(arguments.side, arguments.steps)
+        return 0
+    if arguments.profile:
+        profile()
         return 0
     workers = {side: Worker(side, arguments.steps) for side in SIDES}
     speeds: dict[str, list[float]] = {side: [] for side in SIDES}

@@ -28,13 +28,25 @@ def blocks(width: int, *lengths: int) -> Tensor:
     return (segments[:, None] == segments) & torch.ones(width, width, dtype=torch.bool).tril()
 
 
-@pytest.mark.parametrize("way", ["_product_attention", "causal_attention"])
+@pytest.mark.parametrize("width", [1, 33, 100, 300])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_causal_attention(way: str, dtype: torch.dtype, tolerance: float) -> None:
-    q, k, v = heads(2, 33, dtype)
-    got = getattr(attention, way)(q, k, v)
+@pytest.mark.parametrize("learning", [False, True])
+def test_causal_attention(dtype: torch.dtype, tolerance: float, width: int, learning: bool) -> None:
+    q, k, v = heads(2, width, dtype)
+    q.requires_grad_(learning)
+    got = attention.causal_attention(q, k, v)
     assert got.shape == q.shape and got.dtype == dtype
-    torch.testing.assert_close(got.double(), explicit(q, k, v, blocks(33, 33)), rtol=tolerance, atol=tolerance)
+    expected = explicit(q, k, v, blocks(width, width))
+    torch.testing.assert_close(got.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_bias_confines_rows_to_their_own_segments() -> None:
+    q, k, v = heads(2, 150)
+    visible = torch.stack([blocks(150, 70, 60, 20), blocks(150, 150)])
+    bias = torch.zeros(2, 150, 150).masked_fill(~visible, float("-inf"))
+    got = attention.biased_attention(q, k, v, bias)
+    expected = explicit(q, k, v, visible[:, None])
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_pieces_of_equal_and_unequal_lengths() -> None:

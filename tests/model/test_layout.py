@@ -27,8 +27,8 @@ def rows(width: int, *lengths: tuple[int, ...]) -> Batch:
     return Batch(tokens=zeros, targets=zeros - 100, positions=positions, segments=segments, lengths=lengths)
 
 
-def layout(batch: Batch, cache: Cache | None = None) -> Layout:
-    return Layout.of(batch, Rope(CONFIG), dtype=torch.float32, cache=cache)
+def layout(batch: Batch, cache: Cache | None = None, dtype: torch.dtype = torch.float32) -> Layout:
+    return Layout.of(batch, Rope(CONFIG), dtype=dtype, cache=cache)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,22 @@ def layout(batch: Batch, cache: Cache | None = None) -> Layout:
 )
 def test_the_cheapest_exact_way_is_chosen(width: int, lengths: tuple[tuple[int, ...], ...], way: str) -> None:
     assert layout(rows(width, *lengths)).way == way
+
+
+@pytest.mark.parametrize(
+    ("width", "lengths", "way"),
+    [
+        (8, ((8,), (8,)), "biased"),
+        (8, ((5, 3), (8,)), "biased"),
+        (1025, ((1025,),), "causal"),
+        (600, ((5, 3),), "pieces"),
+    ],
+)
+def test_in_bfloat16_on_a_cpu_short_rows_get_a_bias(width: int, lengths: tuple[tuple[int, ...], ...], way: str) -> None:
+    made = layout(rows(width, *lengths), dtype=torch.bfloat16)
+    assert made.way == way
+    if made.bias is not None:
+        assert made.bias.dtype == torch.bfloat16 and (made.bias == 0).any(-1).all()
 
 
 def test_padding_is_told_from_real_tokens_and_never_leaves_a_row_of_the_mask_empty() -> None:

@@ -20,7 +20,7 @@ def test_a_sound_recipe_is_tried_and_leaves_nothing_behind(
 ) -> None:
     assert doctor.run([str(recipe), *tiny_flags, "--train.steps", "9", "--trial-steps", "3"]) == 0
     out = capsys.readouterr().out
-    assert "ok    trial: 3 steps, loss" in out and "the whole training would take" in out
+    assert "ok    trial: 3 steps, loss" in out and "the whole training of 9 steps would take" in out
     assert [entry.name for entry in tmp_path.iterdir()] == ["recipe.yaml"]
 
 

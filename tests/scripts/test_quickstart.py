@@ -21,7 +21,7 @@ def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "$ lichen plot",
         "$ lichen generate",
         "bits per byte",
-        "overlap:",
+        "held out:",
     ):
         assert line in out
     for name in ("dense", "none", "gzip", "xz", "xz, given the training text"):

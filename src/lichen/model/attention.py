@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.config.model import ModelConfig
-from lichen.model.layout import Layout
+from lichen.model.layout import Layout, future_bias, wants_bias
 from lichen.model.norms import RMSNorm
 from lichen.model.regions import eager
 from lichen.model.rope import rotate
 
-SHORT_LENGTH = 512
-"""Up to this length plain products beat the fused kernel on a CPU in bfloat16."""
+QUERIES_AT_ONCE = 64
+"""Queries whose scores are computed together where there is a bias; longer rows take twice as many."""
 
 
 class Attention(nn.Module):
@@ -53,8 +53,10 @@ class Attention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, layout.cos, layout.sin), rotate(k, layout.cos, layout.sin)
-        if layout.way == "causal" and layout.cache is None:
-            mixed = causal_attention(q, k, v)
+        if layout.bias is not None:
+            mixed = biased_attention(q, k, v, layout.bias)
+        elif layout.way == "causal" and layout.cache is None:
+            mixed = _fused_attention(q, k, v, is_causal=True)
         else:
             mixed = _general_attention(q, k, v, layout, self.layer)
         return self.o_proj(mixed.reshape(*x.shape[:2], -1))
@@ -62,21 +64,33 @@ class Attention(nn.Module):
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Every row is one segment: ``q [B, T, H, d]``, ``k, v [B, T, Hkv, d]`` → ``[B, T, H, d]``."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[1] <= SHORT_LENGTH:
-        return _product_attention(q, k, v)
+    if wants_bias(q, q.dtype) and q.requires_grad:
+        return biased_attention(q, k, v, future_bias(q.shape[1], q.dtype))
     return _fused_attention(q, k, v, is_causal=True)
 
 
-def _product_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax between two batched products; the query heads of a group share one product with their keys."""
+def biased_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Softmax of scores plus ``bias [1 or B, T, T]`` (-inf at least above the diagonal), between two batched products.
+
+    A block of queries at a time, against the keys up to its last query: what lies above the diagonal's blocks is never
+    computed. The query heads of a group share one product with their keys.
+    """
     rows, width, heads, size = q.shape
     shared = k.shape[2]
-    queries = (q * size**-0.5).transpose(1, 2).reshape(rows, shared, -1, size)  # [B, Hkv, group * T, d]
-    scores = (queries @ k.permute(0, 2, 3, 1)).view(rows, heads, width, width)
-    future = torch.ones(width, width, dtype=torch.bool, device=q.device).triu(1)
-    weights = scores.masked_fill(future, float("-inf")).softmax(-1)
-    mixed = weights.view(rows, shared, -1, width) @ v.transpose(1, 2)
-    return mixed.view(rows, heads, width, size).transpose(1, 2)
+    group = heads // shared
+    queries = (q * size**-0.5).transpose(1, 2).reshape(rows, shared, group, width, size)
+    keys, values = k.permute(0, 2, 3, 1), v.transpose(1, 2)  # [B, Hkv, d, T], [B, Hkv, T, d]
+    step = QUERIES_AT_ONCE if width <= 4 * QUERIES_AT_ONCE else 2 * QUERIES_AT_ONCE
+    parts = []
+    for start in range(0, width, step):
+        stop = min(start + step, width)
+        count = stop - start
+        block = queries[:, :, :, start:stop].reshape(rows, shared, group * count, size)
+        scores = (block @ keys[..., :stop]).view(rows, shared, group, count, stop)
+        weights = (scores + bias[:, None, None, start:stop, :stop]).softmax(-1)
+        mixed = weights.view(rows, shared, group * count, stop) @ values[:, :, :stop]
+        parts.append(mixed.view(rows, shared, group, count, size))
+    return torch.cat(parts, dim=3).view(rows, heads, width, size).transpose(1, 2)
 
 
 def _fused_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
@@ -100,7 +114,7 @@ def _general_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout, layer: i
         keys, values = layout.cache.update(layer, k.transpose(1, 2), v.transpose(1, 2))
         k, v = keys.transpose(1, 2), values.transpose(1, 2)
     match layout.way:
-        case "causal":
+        case "causal" | "biased":
             return causal_attention(q, k, v)
         case "full" | "mask":
             return _fused_attention(q, k, v, mask=layout.mask)

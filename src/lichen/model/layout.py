@@ -4,7 +4,9 @@ A row is a sequence of segments that never see each other; within a segment atte
 segment is padding, whose results nobody reads. From the lengths alone, plain integers, follows the cheapest exact way:
 
 - ``causal``: every row is one segment (padding on its right is never looked at): one causal call, and the only way inside a
-  compiled region, since all others depend on lengths that change with every batch;
+  compiled region beside ``biased``, since all others depend on lengths that change with every batch;
+- ``biased``: rows that are not long, in bfloat16 on a CPU, whose fused kernel is slow backwards: scores plus a bias that
+  shuts out what may not be seen; the bias has one shape whatever the segments, so this stays in the compiled region too;
 - ``mask``: short rows of several segments away from CUDA, or a cache: a boolean mask over keys;
 - ``pieces``: long rows of several segments away from CUDA: one call per segment length, far cheaper than a large mask;
 - ``varlen``, ``flex``: several segments on CUDA, in 16 bit through FlashAttention's variable lengths, else FlexAttention;
@@ -20,6 +22,7 @@ segment is padding, whose results nobody reads. From the lengths alone, plain in
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
@@ -30,10 +33,12 @@ from torch import Tensor, nn
 from lichen.core.batch import PADDING_SEGMENT, Batch
 from lichen.model.rope import Rope
 
-Way = Literal["causal", "mask", "pieces", "varlen", "flex", "full"]
+Way = Literal["causal", "biased", "mask", "pieces", "varlen", "flex", "full"]
 
 MASK_LENGTH = 512
 """Up to this row length a mask over segments is cheaper than one call per segment."""
+BIASED_LENGTH = 1024
+"""Up to this length, in bfloat16 on a CPU, scores plus a bias beat the fused kernel, forward and backward together."""
 
 
 class KeyValueCache(Protocol):
@@ -78,6 +83,8 @@ class Layout:
     """What matrix products are computed in."""
     mask: Tensor | None = None
     """``[B or 1, 1, T, K]`` bool, for ``mask``."""
+    bias: Tensor | None = None
+    """``[1 or B, T, T]`` 0 or -inf in the dtype of products, for ``biased``."""
     pieces: tuple[int, ...] = ()
     """Lengths that cut the rows, laid end to end, into segments and paddings, for ``pieces`` and ``varlen``."""
     boundaries: Tensor | None = None
@@ -126,6 +133,8 @@ class Layout:
             self.block_mask = _block_mask(batch.segments)
         elif self.way == "mask" and self.cache is None:
             self.mask = _segment_mask(batch.segments)
+        elif self.way == "biased":
+            self.bias = _bias(batch, self.dtype)
 
 
 def cut(lengths: tuple[tuple[int, ...], ...], width: int) -> tuple[int, ...]:
@@ -147,6 +156,8 @@ def _way(batch: Batch, dtype: torch.dtype, cache: KeyValueCache | None, mask: Te
     if cache is not None:
         assert not several, "a cache takes one segment per row"
         return "causal" if cache.fresh else "full" if mask is None else "mask"
+    if wants_bias(batch.tokens, dtype, MASK_LENGTH if several else BIASED_LENGTH):
+        return "biased"
     if not several:
         return "causal"
     if batch.tokens.is_cuda:
@@ -154,10 +165,38 @@ def _way(batch: Batch, dtype: torch.dtype, cache: KeyValueCache | None, mask: Te
     return "mask" if batch.tokens.shape[1] <= MASK_LENGTH else "pieces"
 
 
+def wants_bias(rows: Tensor, dtype: torch.dtype, longest: int = BIASED_LENGTH) -> bool:
+    """Whether rows ``[B, T, ...]`` are computed with a bias: on a CPU, in bfloat16, up to ``longest`` tokens."""
+    return rows.device.type == "cpu" and dtype == torch.bfloat16 and rows.shape[1] <= longest
+
+
+@functools.cache
+def _future(dtype: torch.dtype) -> Tensor:
+    size = BIASED_LENGTH
+    return torch.full((size, size), float("-inf"), dtype=dtype, device="cpu").triu(1)
+
+
+@torch.inference_mode(False)
+def future_bias(length: int, dtype: torch.dtype) -> Tensor:
+    """``[1, length, length]``: -inf where the key comes after the query, else 0.
+
+    >>> future_bias(3, torch.float32)[0].tolist()
+    [[0.0, -inf, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]]
+    """
+    return _future(dtype)[None, :length, :length]
+
+
+def _bias(batch: Batch, dtype: torch.dtype) -> Tensor:
+    if all(len(row) <= 1 for row in batch.lengths):
+        return future_bias(batch.tokens.shape[1], dtype)
+    mask = _segment_mask(batch.segments)[:, 0]
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, float("-inf"))
+
+
 def _tables(batch: Batch, rope: Rope, way: Way, cache: KeyValueCache | None) -> tuple[Tensor, Tensor]:
     """Rows of the rotary tables: the first T of them where every row starts at 0, else picked by position."""
     width, device = batch.tokens.shape[1], batch.tokens.device
-    if way == "causal":
+    if way == "causal" or (way == "biased" and all(len(row) <= 1 for row in batch.lengths)):
         cos, sin = rope.tables(width, device)
         return cos[None, :, None], sin[None, :, None]
     cos, sin = rope.tables(width if cache is None else cache.reach, device)

@@ -96,10 +96,10 @@ class _KeptLogits(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Any:
         hidden, weight, targets, logits, nll = ctx.saved_tensors
-        scale = upstream[:, None].to(hidden.dtype)
+        scale = upstream[:, None]  # kept wide: one rounding of 1 / N would be an error of all gradients alike
         gradient = _logit_gradient(logits, nll, targets)
         hidden_gradient = (gradient @ weight) * scale if ctx.needs_input_grad[0] else None
-        weight_gradient = gradient.t() @ (hidden * scale) if ctx.needs_input_grad[1] else None
+        weight_gradient = gradient.t() @ (hidden * scale).to(hidden.dtype) if ctx.needs_input_grad[1] else None
         return _cast(hidden_gradient, ctx.dtypes[0]), _cast(weight_gradient, ctx.dtypes[1]), None, None
 
 

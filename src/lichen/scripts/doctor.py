@@ -208,10 +208,13 @@ def trial(argv: list[str], steps: int, recipe: TrainRecipe) -> int:
 
 
 def _whole(recipe: TrainRecipe, speed: float) -> str:
-    if recipe.train.steps is None:
-        return ""
-    tokens = recipe.train.steps * recipe.train.batch_size * recipe.data.sequence_length
-    return f"; the whole training would take about {tokens / speed / 3600:.2g} hours"
+    """How long the whole would take at ``speed`` tokens per second."""
+    from lichen.dataset.opening import open_data
+    from lichen.trainer.assembly import total_steps
+
+    steps = total_steps(recipe.train, open_data(recipe.data, recipe.train.seed, verify=False))
+    hours = steps * recipe.train.batch_size * recipe.data.sequence_length / speed / 3600
+    return f"; the whole training of {steps:,} steps would take about {hours:.2g} hours"
 
 
 if __name__ == "__main__":
