@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def run_lichen(gate: Gate) -> None:
     from lichen.trainer.state import State
 
     class Rows:
-        def batches(self, start: int) -> Iterator[Batch]:
+        def batches(self, start: int) -> Generator[Batch]:
             for step in range(start, LIMIT):
                 rows = [
                     torch.randint(0, VOCABULARY, (LENGTH,), generator=torch.Generator().manual_seed(step * ROWS + row))
@@ -134,9 +134,9 @@ def run_lichen(gate: Gate) -> None:
         def on_step(self, step: Any) -> None:
             gate.passed()
 
-        def on_validation(self, found: Any) -> None: ...
+        def on_validation(self, validation: Any) -> None: ...
 
-        def on_event(self, step: int, word: str, text: str) -> None: ...
+        def on_event(self, step: int, event: str, text: str) -> None: ...
 
         def state_dict(self) -> dict[str, Any]:
             return {}
@@ -162,7 +162,7 @@ def run_lichen(gate: Gate) -> None:
         runtime=runtime,
         interruption=Interruption(),
         saver=None,  # type: ignore[arg-type]
-        observers=[Turn()],
+        observers=[Turn()],  # pyright: ignore[reportArgumentType]
         times=TimeSplit(),
         train=train,
         optim=optim,
@@ -226,7 +226,7 @@ def matrix_product_rate(size: int = 2048, repetitions: int = 8) -> float:
     times = []
     for _ in range(repetitions):
         started = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         times.append(time.perf_counter() - started)
     return 2 * size**3 / statistics.median(times)
 

@@ -11,11 +11,11 @@ from lichen.core.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 torch.set_num_threads(1)
-for _ in range(2):
+for _ in range(12):  # until the heap has room for the largest block, wherever the alignment puts it
     torch.ones(8 << 20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
-    torch.ones(8 << 20)
+    torch.ones(4 << 20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 

@@ -37,3 +37,35 @@ def test_an_unknown_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LICHEN_DEVICE", "cpu")
     assert device.get_best_device() == CPU
     assert device.get_device_type() == "cpu"
+
+
+def test_a_gpu_always_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device.get_best_device() == torch.device("cuda", 3)
+    monkeypatch.setenv("NUM_GPUS_OVERRIDE", "2")
+    assert device.get_best_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LICHEN_DEVICE", "cuda")
+    assert device.get_best_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LICHEN_DEVICE", "cuda:2")
+    assert device.get_best_device() == torch.device("cuda", 2)
+
+
+@pytest.mark.parametrize(("precision", "products"), [("auto", "tf32"), ("bf16", "tf32"), ("fp32", "ieee")])
+def test_fp32_means_fp32_on_cuda(monkeypatch: pytest.MonkeyPatch, precision: device.Precision, products: str) -> None:
+    before, chosen = torch.backends.cuda.matmul.fp32_precision, []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    try:
+        device.configure(torch.device("cuda", 1), precision=precision)
+        assert torch.backends.cuda.matmul.fp32_precision == products and chosen == [torch.device("cuda", 1)]
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def test_threads_are_set_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    device.configure(CPU)
+    device.configure(CPU, threads=3)
+    assert asked == [3]

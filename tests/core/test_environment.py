@@ -24,3 +24,14 @@ def test_launchers_are_recognised() -> None:
     assert environment.is_launched({"WORLD_SIZE": "2", "MASTER_ADDR": "localhost"})
     assert not environment.is_launched({"WORLD_SIZE": "2"})
     assert (environment.rank({"RANK": "3"}), environment.local_rank({})) == (3, 0)
+
+
+def test_only_what_forks_keeps_the_tokenizer_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    environment.prepare_process()
+    assert environment.variable("TOKENIZERS_PARALLELISM") is None
+    environment.prepare_forking()
+    assert environment.variable("TOKENIZERS_PARALLELISM") == "false"
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    environment.prepare_forking()
+    assert environment.variable("TOKENIZERS_PARALLELISM") == "true"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lichen.config.errors import LichenError
 from lichen.core import logs
 
 
@@ -34,3 +35,23 @@ def test_starting_twice_logs_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     logs.start(tmp_path)
     logs.get_logger().warning("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_an_error_that_ends_the_block_is_in_the_file_and_the_file_is_still_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = logs.start(tmp_path)
+    assert path is not None
+    logs.stop_after(LichenError, LichenError("disk full; free some"), None)
+    assert "ERROR disk full; free some" in path.read_text() and logs.current_log() == path
+    assert "Traceback" not in path.read_text() and capsys.readouterr().err == ""
+    path = logs.start(tmp_path / "other")
+    assert path is not None
+    try:
+        raise KeyError("boom")
+    except KeyError as error:
+        logs.stop_after(KeyError, error, None)
+    assert "Traceback" in path.read_text() and "KeyError: 'boom'" in path.read_text()
+    logs.start(tmp_path / "third")
+    logs.stop_after(None, None, None)
+    assert logs.current_log() is None

@@ -289,7 +289,7 @@ def train_act(folder: Path) -> None:
     with FolderLock(folder, "training") if runtime.is_master else contextlib.nullcontext():
         resuming = bool(runtime.broadcast(bool(run.checkpoint_folders())))
         fingerprint = module.assembly.fingerprint_of(recipe, module.data(recipe), module.tokenizer())
-        checkpoint = module.assembly.find_checkpoint(run, fingerprint) if resuming else None
+        checkpoint = module.assembly.find_checkpoint(run, fingerprint, runtime) if resuming else None
         training = module.training(folder, recipe, checkpoint, runtime)
         if not training.state.finished:
             poison(training)

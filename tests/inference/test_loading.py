@@ -5,11 +5,13 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lichen.config.errors import LichenError, UsageError
 from lichen.config.model import ModelConfig
 from lichen.core.batch import Batch
 from lichen.core.folders import whole_folder
+from lichen.core.runs import AVERAGES
 from lichen.dataset.tokenizer import Tokenizer
 from lichen.inference.loading import load
 from lichen.model.language_model import LanguageModel, initialise
@@ -129,3 +131,20 @@ def test_bfloat16_is_loaded_as_asked(run):
 def test_a_copied_checkpoint_loads_anywhere(run, tmp_path, model):
     copy = shutil.copytree(run / "checkpoints" / "lichen-5k_dense_step_0000001", tmp_path / "elsewhere")
     assert torch.equal(logits_of(load(copy, "cpu")[0]), logits_of(model))
+
+
+def test_averaged_weights_load_by_name(run, model, tokenizer, tmp_path):
+    with pytest.raises(UsageError, match="holds no averaged weights"):
+        load(f"{run}+averaged", "cpu")
+    averages = {name: parameter.detach() * 0.5 for name, parameter in model.named_parameters()}
+    folder = run / "checkpoints" / "lichen-5k_dense_step_0000003"
+    with whole_folder(folder, {"tokenizer": tokenizer.fingerprint}) as partial:
+        write_model(model, partial)
+        tokenizer.save(partial)
+        (partial / "training").mkdir()
+        save_file({**averages, "updates": torch.tensor(7)}, partial / AVERAGES)
+    for spec in (f"{run}+averaged", f"{run}@latest+averaged", f"{folder}+averaged"):
+        loaded, _ = load(spec, "cpu")
+        for name, parameter in loaded.named_parameters():
+            assert torch.equal(parameter, averages[name]), name
+    assert torch.equal(logits_of(load(run, "cpu")[0]), logits_of(model))

@@ -18,6 +18,7 @@ from lichen.core.locks import FolderLock
 from lichen.core.runs import Run
 from lichen.metrics import records
 from lichen.scripts import train
+from lichen.scripts.command_line import main
 
 MEASURED = ("tokens_per_second", "time_", "memory")
 
@@ -177,6 +178,44 @@ def test_ways_to_name_a_recipe_and_a_run(tmp_path, trained_run):
     latest = Run(trained_run).latest()
     for words in ([str(trained_run)], ["--resume", str(trained_run)], ["--resume_from", str(latest)]):
         assert train.read_request(words).resume == trained_run
+
+
+def test_a_finished_run_finishes_its_pruning(run_copy):
+    assert train.run([str(run_copy), "--checkpoint.keep_last", "1"]) == 0
+    assert [folder.name[-1] for folder in Run(run_copy).checkpoint_folders()] == ["8"]
+
+
+def test_an_error_names_the_log_and_stands_in_it(run_copy, capsys, monkeypatch):
+    def dies(self, batch):
+        raise LichenError("loader worker 1 died")
+
+    monkeypatch.setattr("lichen.trainer.loop.Training.count", dies)
+    assert main(["train", str(run_copy), "--train.steps", "9"]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    path = Path(said.rpartition("(log: ")[2].rstrip(")"))
+    assert said.startswith("error: loader worker 1 died (log: ") and path.parent == run_copy / "logs"
+    assert "ERROR loader worker 1 died" in path.read_text()
+
+
+@pytest.mark.parametrize("error", [KeyError("boom"), LichenError("damaged")])
+def test_any_fault_of_one_of_several_ranks_abandons_the_others(tiny_flags, monkeypatch, error):
+    class Abandoned(Exception):
+        pass
+
+    class Several:
+        world_size = 2
+
+        def abandon(self, found):
+            assert found is error
+            raise Abandoned
+
+    def fails(request, runtime):
+        raise error
+
+    monkeypatch.setattr("lichen.trainer.runtime.Runtime.start", lambda *_: Several())
+    monkeypatch.setattr(train, "_train", fails)
+    with pytest.raises(Abandoned):
+        train.run([*tiny_flags, "--train.steps", "1"])
 
 
 def process(*words):

@@ -2,12 +2,18 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 
 from lichen.config.errors import LichenError
 from lichen.core.runs import Run
 from lichen.metrics import records
+from lichen.trainer import assembly, saving
+from lichen.trainer.checkpoints import latest_checkpoint
+from lichen.trainer.runtime import RankLost
+from lichen.trainer.saving import SavingFailed
+from lichen.trainer.step import UpdateFailed
 
 MEASURED = ("tokens_per_second", "time_", "memory")
 
@@ -131,8 +137,8 @@ def test_early_stopping_by_patience_and_its_end_is_final(tiny, tmp_path):
     )
     found = tiny.training(tmp_path, recipe)
     assert run(found) == "stopped early"
-    assert (found.state.step, found.state.best_step, found.state.finished) == (6, 2, True)
-    assert Run(tmp_path).best().name.endswith("0000002")
+    assert (found.state.step, found.state.best_step, found.state.finished) == (6, 6, True)
+    assert Run(tmp_path).best().name.endswith("0000006")
 
 
 def test_too_many_skips_in_a_row_stop_and_name_the_rows(tiny, tmp_path):
@@ -151,8 +157,6 @@ def spike(found, at):
     step = found.step
 
     def spiked(batch, totals):
-        from dataclasses import replace
-
         result = step(batch, totals)
         return replace(result, loss=result.loss * 100) if found.state.step == at else result
 
@@ -181,3 +185,149 @@ def test_state_is_plain_json(tiny, tmp_path):
     run(found)
     state = json.loads((Run(tmp_path).latest() / "training" / "state.json").read_text())
     assert (state["step"], state["rows"], state["reason"], state["finished"]) == (6, 24, "finished", True)
+
+
+def saved(folder):
+    """The newest checkpoint's state."""
+    return latest_checkpoint(Run(folder)).state
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_the_outcome_of_a_validation_that_was_owed_is_saved(tiny, tmp_path, step):
+    recipe = tiny.recipe()
+    whole = tiny.training(tmp_path / "whole", recipe)
+    run(whole)
+    folder = tmp_path / "parts"
+    found = tiny.training(folder, recipe)
+    look = found.look
+
+    def interrupted(weights):
+        if found.state.step == step:
+            found.interruption.note(signal.SIGTERM)
+        return look(weights)
+
+    found.look = interrupted
+    assert run(found) == "interrupted" and saved(folder).reason == "interrupted"
+    again = tiny.resumed(folder, recipe)
+    assert run(again, until=step + 1) == ("interrupted" if step == 3 else "finished")
+    best = Run(folder).read_best()
+    assert best is not None and best.step == step == saved(folder).best_step
+    if step == 3:
+        run(tiny.resumed(folder, recipe))
+    assert saved(folder) == whole.state
+    done = assembly.find_checkpoint(Run(folder), latest_checkpoint(Run(folder)).fingerprint, whole.runtime)
+    assert done is not None and assembly.is_done(done, 6, recipe)
+    assert rows(folder) == rows(tmp_path / "whole")
+
+
+def test_a_checkpoint_set_aside_while_it_was_replaced_is_found(tiny, tmp_path):
+    run(tiny.training(tmp_path, tiny.recipe()), until=3)
+    [folder] = Run(tmp_path).checkpoint_folders()
+    folder.rename(folder.with_name(f".{folder.name}.replaced"))
+    assert tiny.resumed(tmp_path, tiny.recipe()).state.step == 3
+
+
+def test_a_save_that_failed_beside_the_training_is_repeated_when_it_is_stopped(tiny, tmp_path, monkeypatch):
+    recipe = tiny.recipe(checkpoint={"every": 2, "asynchronous": True}, evaluation={"every": 0})
+    write, failures = saving.write_checkpoint, []
+
+    def full(folder, contents):
+        if contents.state.step == 2 and not failures:
+            failures.append(folder)
+            raise LichenError("no space left")
+        write(folder, contents)
+
+    monkeypatch.setattr(saving, "write_checkpoint", full)
+    assert run(tiny.training(tmp_path, recipe), until=2) == "interrupted"
+    assert failures and (saved(tmp_path).step, saved(tmp_path).reason) == (2, "interrupted")
+
+
+def test_an_unforeseen_error_beside_the_training_does_not_vanish(tiny, tmp_path, monkeypatch):
+    recipe = tiny.recipe(checkpoint={"every": 2, "asynchronous": True}, evaluation={"every": 0})
+
+    def broken(folder, contents):
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(saving, "write_checkpoint", broken)
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        run(tiny.training(tmp_path, recipe), until=2)
+
+
+def test_a_checkpoint_says_why_it_is_the_last_even_if_it_was_due_anyway(tiny, tmp_path):
+    recipe = tiny.recipe(checkpoint={"every": 2}, evaluation={"every": 0})
+    run(tiny.training(tmp_path, recipe), until=4)
+    assert (saved(tmp_path).step, saved(tmp_path).reason) == (4, "interrupted")
+
+
+def test_a_fault_beside_the_weights_saves_them_and_can_be_continued_from(tiny, tmp_path):
+    recipe = tiny.recipe()
+    whole = tiny.training(tmp_path / "whole", recipe)
+    run(whole)
+    found = tiny.training(tmp_path / "parts", recipe)
+    count = found.count
+
+    def dies(batch):
+        if found.state.step == 5:
+            raise LichenError("loader worker 0 died")
+        return count(batch)
+
+    found.count = dies
+    with pytest.raises(LichenError, match="worker 0 died"):
+        found.run()
+    assert (saved(tmp_path / "parts").step, saved(tmp_path / "parts").reason) == (5, "fault: loader worker 0 died")
+    again = tiny.resumed(tmp_path / "parts", recipe)
+    assert run(again) == "finished"
+    assert tiny.fingerprint(again) == tiny.fingerprint(whole) and again.state == whole.state
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("error", [RankLost("gone"), SavingFailed("disk full"), UpdateFailed("out of memory")])
+def test_a_fault_that_may_have_touched_the_weights_saves_nothing(tiny, tmp_path, error):
+    found = tiny.training(tmp_path, tiny.recipe())
+    count = found.count
+
+    def dies(batch):
+        if found.state.step == 2:
+            raise error
+        return count(batch)
+
+    found.count = dies
+    with pytest.raises(type(error)):
+        found.run()
+    assert not Run(tmp_path).checkpoint_folders()
+
+
+def test_a_spike_before_the_first_checkpoint_is_told_and_no_more(tiny, tmp_path):
+    recipe = tiny.recipe(train={"steps": 30, "batch_size": 4, "spike_rollbacks": 1}, evaluation={"every": 0})
+    found = tiny.training(tmp_path, recipe)
+    spike(found, 27)
+    assert run(found) == "finished"
+    events = [row["text"] for row in rows(tmp_path) if row["type"] == "event"]
+    assert len(events) == 2 and "no checkpoint to go back to" in events[1]
+    assert (found.state.rollbacks, found.state.skipped) == (0, 0)
+
+
+def test_a_skip_that_a_rollback_undoes_counts_once(tiny, tmp_path):
+    train = {"steps": 30, "batch_size": 4, "spike_rollbacks": 1}
+    found = tiny.training(tmp_path, tiny.recipe(train=train, evaluation={"every": 0}, checkpoint={"every": 5}))
+    spike(found, 27)
+    step = found.step
+
+    def skipping(batch, totals):  # step 23, in the checkpoint, and step 27, after it
+        result = step(batch, totals)
+        return replace(result, applied=False) if found.state.step in (22, 26) else result
+
+    found.step = skipping
+    run(found)
+    # of 30 steps, 25 - 1 updates are the checkpoint's and 2 came after the return
+    assert (found.state.rollbacks, found.state.step - found.state.skipped) == (1, 26)
+
+
+def test_ranks_meet_around_a_save(tiny, tmp_path):
+    found = tiny.training(tmp_path, tiny.recipe())
+    order = []
+    for owner, name in ((found.saver, "save"), (found.runtime, "meet")):
+        function = getattr(owner, name)
+        setattr(owner, name, lambda *given, name=name, function=function: order.append(name) or function(*given))
+    found.save("due")
+    assert order == ["meet", "save", "meet"]

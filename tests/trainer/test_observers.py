@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lichen.config.errors import LichenError
+from lichen.config.errors import LichenError, UsageError
 from lichen.config.training import LogConfig, TrainConfig
 from lichen.metrics.meters import TimeSplit
 from lichen.metrics.records import Records, read
@@ -126,3 +126,32 @@ def test_samples_are_written_once_per_step_and_stay_text(tmp_path):
 
 def test_duration():
     assert [duration(seconds) for seconds in (0, 61, 3600)] == ["0:00", "1:01", "1:00:00"]
+
+
+def test_an_epoch_has_the_fields_of_a_row(tmp_path):
+    now = iter(range(100)).__next__
+    times = TimeSplit(clock=now)
+    watching = Recorder(
+        Records(tmp_path / "m.jsonl"), LogConfig(every=2, statistics_every=2), TrainConfig(steps=4), times
+    )
+    for number in (1, 2, 3):
+        with times.part("optimizer"):
+            pass
+        norm = float("nan") if number == 1 else float(number)
+        watching.on_step(replace(STEP, step=number, gradient_norm=norm, epoch=number / 3))
+    row, epoch = read(tmp_path / "m.jsonl")
+    assert (row["time_optimizer"], epoch["time_optimizer"]) == (2.0, 3.0)  # the epoch's reach back beyond the row
+    assert epoch["gradient_norm"] == 2.5 and epoch["skipped"] == 0
+    assert {"time_data", "memory_mib", "tokens_per_second", "clip_rate", "tokens"} <= epoch.keys()
+    watching.close()
+
+
+@pytest.mark.parametrize("fault", [UsageError("the prompt is too long"), OSError(28, "No space left on device")])
+def test_samples_that_can_not_be_made_do_not_end_a_training(tmp_path, caplog, fault):
+    def fails(prompts):
+        raise fault
+
+    logging.getLogger("lichen").propagate = True
+    Samples(tmp_path / "samples.md", ["a"], fails).on_validation(VALIDATION)
+    assert "step 2: no samples: " in caplog.text and str(fault) in caplog.text
+    assert not (tmp_path / "samples.md").exists()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,3 +141,59 @@ def test_loss_scale_shrinks_at_once_and_grows_slowly():
         scale.update(applied)
         values.append(scale.value)
     assert values == [4.0, 4.0, 4.0, 8.0, 8.0, 4.0]
+
+
+def test_a_gpu_without_a_number_is_the_best_device(monkeypatch):
+    monkeypatch.setattr("lichen.core.device.get_best_device", lambda: torch.device("cuda", 1))
+    for given, found in (("cuda", "cuda:1"), ("cuda:0", "cuda:0"), ("cpu", "cpu")):
+        accelerator = SimpleNamespace(device=torch.device(given), process_index=0, num_processes=1)
+        assert Runtime(accelerator, None, None, 1.0).device == torch.device(found)
+
+
+class OnMps(torch.Tensor):
+    """A tensor of a device that has no float64."""
+
+    def double(self):
+        raise TypeError("no float64 here")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_counts_are_summed_without_float64_on_the_device(monkeypatch):
+    runtime = Runtime.start("fp32", device="cpu")
+    runtime.world_size = 2
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, group: tensor.mul_(2))
+    assert runtime.sum_tensors({"a": torch.ones(2).as_subclass(OnMps)})["a"].tolist() == [2, 2]
+
+
+PATIENT = """
+import time
+from lichen.trainer.runtime import Runtime
+runtime = Runtime.start("fp32", timeout=2, device="cpu")
+if runtime.is_master:
+    time.sleep(5)
+runtime.meet()
+name = runtime.broadcast("found" if runtime.is_master else None, patient=True)
+assert runtime.sum([1.0]) == [2.0]
+print(name, flush=True)
+runtime.close()
+"""
+
+
+def test_ranks_wait_for_one_that_reads_for_longer_than_the_limit(tmp_path):
+    port = free_port()
+    ranks = [start(tmp_path, rank, port=port, program=("-c", PATIENT)) for rank in range(2)]
+    outputs = [rank.communicate(timeout=60)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+    assert [output.splitlines()[-1] for output in outputs] == ["found", "found"]
+
+
+def test_a_defect_on_one_rank_is_shown_with_its_place():
+    program = (
+        "from lichen.trainer.runtime import Runtime\n"
+        "runtime = Runtime.start('fp32', device='cpu')\n"
+        "try:\n    {}['x']\nexcept KeyError as error:\n    runtime.abandon(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError: 'x'" in done.stderr

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lichen.config.errors import LichenError
+from lichen.config.training import EarlyStoppingConfig
 from lichen.trainer.state import State, load_optimizer_state, optimizer_state_to_tensors
 
 
@@ -175,3 +176,15 @@ def test_wrong_types_are_named(key: str, value: object):
 def test_what_is_no_state_at_all(text: str):
     with pytest.raises(LichenError, match=r"state\.json: not "):
         State.from_json(text)
+
+
+def test_the_best_is_the_best_by_any_margin_and_patience_asks_for_more():
+    state, stopping = State(), EarlyStoppingConfig(enabled=True, patience=2, min_delta=0.5)
+    for step, loss in enumerate((5.0, 4.8, 4.4, 4.3), 1):
+        state.step = step
+        state.judge("loss", loss, stopping)
+    assert (state.best_step, state.best_score, state.patience_score, state.patience_left) == (4, 4.3, 4.4, 1)
+    state.judge("loss", float("nan"), stopping)
+    assert (state.best_step, state.patience_left) == (4, 0)
+    state.judge("loss", 9.0, EarlyStoppingConfig(enabled=False))
+    assert (state.best_score, state.patience_left) == (4.3, None)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from lichen.trainer.step import OutOfMemory
+from lichen.core.runs import Run
+from lichen.trainer.step import OutOfMemory, UpdateFailed
 
 
 def test_the_gradient_is_that_of_the_mean_over_targets(tiny, tmp_path):
@@ -103,3 +104,30 @@ def test_auxiliary_losses_are_means_weighed_by_name(tiny, tmp_path):
     plain, aux = gradient("0", 0.0, 1), gradient("1", 0.5, 1)
     torch.testing.assert_close(aux - plain, torch.full_like(plain, 0.5))
     torch.testing.assert_close(gradient("2", 0.5, 2), aux, rtol=1e-5, atol=1e-6)
+
+
+def test_out_of_memory_in_the_update_is_never_repeated_nor_saved(tiny, tmp_path):
+    train = {**tiny.RECIPE["train"], "halve_on_out_of_memory": True}
+    found = tiny.training(tmp_path, tiny.recipe(train=train))
+    update, updates = found.optimizer.step, []
+
+    def full():
+        updates.append(update())
+        if len(updates) == 2:
+            raise torch.OutOfMemoryError("fake: out of memory")
+
+    found.optimizer.step = full
+    with pytest.raises(UpdateFailed, match="out of memory on cpu"):
+        found.run()
+    assert len(updates) == 2 and not Run(tmp_path).checkpoint_folders()
+
+
+def test_the_wait_for_the_device_counts_as_forward_and_backward(tiny, tmp_path, monkeypatch):
+    found = tiny.training(tmp_path, tiny.recipe())
+    norm, parts = torch.nn.utils.get_total_norm, []
+    monkeypatch.setattr(
+        torch.nn.utils, "get_total_norm", lambda tensors: parts.append(found.times._open[-1]) or norm(tensors)
+    )
+    batch = next(found.data.batches(0))
+    found.step(batch, found.count(batch)[0])
+    assert parts == ["forward_backward"]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lichen.dataset.loader import ValidationBatches
+from lichen.trainer.step import OutOfMemory
 from lichen.trainer.validation import validate
 
 
@@ -44,7 +45,7 @@ def test_an_interruption_leaves_no_result(tiny, tmp_path):
     assert validate(found.model, found.objective, found.validation, 0, found.runtime, lambda: True) is None
 
 
-def test_averaged_weights_have_their_own_and_the_better_one_counts(tiny, tmp_path):
+def test_averaged_weights_have_their_own_and_the_weights_themselves_count(tiny, tmp_path):
     found = tiny.training(tmp_path, tiny.recipe(averages={"enabled": True, "decay": 0.5}))
     seen = []
     look_once = found.look
@@ -52,4 +53,42 @@ def test_averaged_weights_have_their_own_and_the_better_one_counts(tiny, tmp_pat
     found.run()
     assert [look.weights for look in seen] == ["current", "averaged"] * 2
     assert seen[0].loss != seen[1].loss
-    assert found.state.best_score == min(look.loss for look in seen)
+    assert found.state.best_score == min(look.loss for look in seen if look.weights == "current")
+
+
+class OnMps(torch.Tensor):
+    """A tensor of a device that has no float64."""
+
+    def double(self):
+        raise TypeError("no float64 here")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_the_sums_need_no_float64_on_the_device(tiny, tmp_path):
+    found = tiny.training(tmp_path, tiny.recipe())
+    expected, objective = look(found, found.validation), found.objective
+
+    class Elsewhere:
+        weight = objective.weight
+
+        def __call__(self, model, batch):
+            reduced = objective(model, batch)
+            return reduced._replace(sum=reduced.sum.as_subclass(OnMps))
+
+    found.objective = Elsewhere()
+    assert look(found, found.validation) == expected
+
+
+def test_out_of_memory_ends_with_advice(tiny, tmp_path):
+    found = tiny.training(tmp_path, tiny.recipe())
+
+    def full(model, batch):
+        raise torch.OutOfMemoryError("fake: out of memory")
+
+    full.weight = found.objective.weight
+    found.objective = full
+    with pytest.raises(OutOfMemory, match=r"4 × 32 tokens.*--train.accumulation 2"):
+        look(found, found.validation)
+    assert found.model.training

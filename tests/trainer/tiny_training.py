@@ -85,7 +85,8 @@ def training(
 def resumed(folder: Path, train: TrainRecipe) -> Training:
     """Continued from the latest checkpoint, with the checks a real one goes through."""
     fingerprint = assembly.fingerprint_of(train, data(train), tokenizer())
-    return training(folder, train, assembly.find_checkpoint(Run(folder), fingerprint))
+    runtime = Runtime.start(train.train.precision, device="cpu")
+    return training(folder, train, assembly.find_checkpoint(Run(folder), fingerprint, runtime), runtime)
 
 
 def fingerprint(found: Training) -> str:

@@ -250,10 +250,13 @@ def members_of(annotation: Any) -> list[Any]:
 def _validated(cls: type[ConfigType], draft: _Draft) -> ConfigType:
     problems = list(draft.problems)
     try:
-        text = json.dumps(draft.data, default=_plain)
-        config = cls.model_validate_json(text)
+        text = json.dumps(draft.data, default=_plain, ensure_ascii=False)
+        config = cls.model_validate_json(text.encode())
     except ValidationError as error:
         problems += _explain(cls, draft, error)
+    except UnicodeEncodeError as error:  # a path whose bytes are no text here
+        near = error.object[max(0, error.start - 40) : error.end]
+        problems.append(f"…{near!r}: not text in this system's encoding; rename the file, or set PYTHONUTF8=1")
     except TypeError as error:
         problems.append(str(error))
     else:
@@ -309,7 +312,9 @@ def _problem(cls: type[BaseModel], draft: _Draft, place: tuple[str, ...], detail
         names = [name.strip(" '") for name in context["expected_tags"].split(",")]
         return f"{head}: no such kind {context['tag']!r}{nearest(str(context['tag']), names)}"
     if "union_tag_not_found" in kinds:
-        return f"{head}: needs a 'kind'"
+        models = [model for annotation in annotations_at(cls, place) for model in models_in(annotation)]
+        kinds = _literals(model.model_fields["kind"].annotation for model in models if "kind" in model.model_fields)
+        return f"{head}: needs a 'kind'{nearest('', kinds)}"
     words = dict.fromkeys(_words(detail) for detail in details)
     hint = ""
     if "literal_error" in kinds and isinstance(value, str):

@@ -45,7 +45,8 @@ class TrainConfig(Config):
     accumulation: int = Field(default=1, ge=1)
     """Micro-batches per update on every rank; changes memory, never the gradient."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Autocast type; auto is bf16 where the device computes in it and fp32 elsewhere. fp16 needs CUDA."""
+    """Autocast type; auto is bf16 where the device computes in it and fp32 elsewhere, with matrix products in TF32 on CUDA unless
+    this is fp32. fp16 needs CUDA."""
     compile: bool = False
     """Compile the model with torch.compile."""
     clip: float = Field(default=1.0, ge=0)
@@ -64,8 +65,10 @@ class TrainConfig(Config):
     """How often a spike may send the training back to its latest checkpoint, skipping the rows between; 0 only logs."""
     halve_on_out_of_memory: bool = False
     """Out of memory doubles the accumulation and repeats the step, instead of ending the training with advice."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads that compute on the CPU, in each process; left out: torch's own choice."""
     timeout: float = Field(default=300.0, gt=0)
-    """Seconds after which ranks give up on one that does not answer."""
+    """Seconds after which ranks give up on one that does not answer; reading and writing a lot on rank 0 may take longer."""
 
     @model_validator(mode="before")
     @classmethod
@@ -152,7 +155,8 @@ class CheckpointConfig(Config):
 
 
 class AveragesConfig(Config):
-    """An exponential moving average of the weights, validated beside them."""
+    """An exponential moving average of the weights, validated beside them; `RUN@best+averaged` loads it. Best is judged by the
+    weights themselves."""
 
     enabled: bool = False
     """Keep the average."""
@@ -170,7 +174,7 @@ class EarlyStoppingConfig(Config):
     patience: int = Field(default=5, ge=1)
     """Validations in a row without an improvement that end the training."""
     min_delta: float = Field(default=0.0, ge=0)
-    """Smallest decrease of the validation loss that counts as an improvement."""
+    """Smallest decrease of the validation loss that gives new patience; the best checkpoint is the best by any margin."""
 
 
 class LogConfig(Config):
@@ -179,9 +183,10 @@ class LogConfig(Config):
     every: int = Field(default=10, ge=1)
     """Steps between rows of metrics.jsonl and updates of the progress line."""
     statistics_every: int = Field(default=100, ge=1)
-    """Steps between rows that also hold the time split, the memory and what the model reports of itself."""
+    """Steps between rows that also hold the time split (data, forward and backward with the exchange of gradients, optimizer,
+    communication of counts and losses, other) and the memory."""
     window: int = Field(default=100, ge=1)
-    """Steps the moving means of loss, clip rate and clip ratio look back on."""
+    """Steps the moving mean of the loss looks back on; clip rate and clip ratio are of the steps since the row before."""
     prompts: tuple[str, ...] = ()
     """Texts to be continued into samples.md at every validation."""
     sample_tokens: int = Field(default=64, ge=1)

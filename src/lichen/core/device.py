@@ -19,6 +19,7 @@ import torch
 
 from lichen.config.errors import UsageError, nearest
 from lichen.core import environment
+from lichen.core.allocation import keep_freed_memory
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -29,7 +30,7 @@ def get_best_device() -> torch.device:
     if wanted:
         return _named(wanted)
     if torch.cuda.is_available():
-        return torch.device("cuda", environment.local_rank() % torch.cuda.device_count())
+        return _gpu_of_this_rank()
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
@@ -39,7 +40,11 @@ def _named(name: str) -> torch.device:
     available = [kind for kind in ("cuda", "mps", "cpu") if is_available(kind)]
     if name.split(":")[0] not in available:
         raise UsageError(f"LICHEN_DEVICE={name}: this machine has no such device{nearest(name, available)}")
-    return torch.device(name)
+    return _gpu_of_this_rank() if name == "cuda" else torch.device(name)
+
+
+def _gpu_of_this_rank() -> torch.device:
+    return torch.device("cuda", environment.local_rank() % device_count())
 
 
 def is_available(kind: str) -> bool:
@@ -105,12 +110,15 @@ def default_workers(device: torch.device) -> int:
     return min(4, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
-def configure(device: torch.device, threads: int | None = None) -> None:
-    """Process-wide settings, once at the start: threads, allocator, fp32 matrix products in TF32 on CUDA."""
+def configure(device: torch.device, threads: int | None = None, precision: Precision = "auto") -> None:
+    """Process-wide settings, once at the start: threads (None leaves them), on CUDA the device and the precision of fp32
+    matrix products: TF32, unless ``precision`` fp32 asks for all of it."""
     if threads:
         torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cuda.matmul.fp32_precision = "ieee" if precision == "fp32" else "tf32"
         torch.cuda.set_device(device)
 
 

@@ -55,12 +55,15 @@ def is_launched(variables: Mapping[str, str] | None = None) -> bool:
 def prepare_process() -> None:
     """Set what libraries read at their start, unless the user set it.
 
-    Waiting threads sleep on shared cores, tokenizer threads do not fight with forked workers, CUDA memory grows in
-    expandable segments.
+    Waiting threads sleep on shared cores, CUDA memory grows in expandable segments.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+
+
+def prepare_forking() -> None:
+    """Keep the tokenizer to one thread, unless the user set it: a training forks loader workers, which threads do not survive."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def redact(text: str, variables: Mapping[str, str] | None = None) -> str:

@@ -13,8 +13,10 @@ import logging
 import re
 import sys
 import time
+import traceback
 from pathlib import Path
 
+from lichen.config.errors import LichenError
 from lichen.core import environment
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -71,10 +73,36 @@ def start(folder: Path | None = None, verb: str = "train", level: int = logging.
     return _log_path
 
 
+def stop_after(kind: object, error: BaseException | None, trace: object) -> None:
+    """End a block as ``__exit__`` does: an error that ended it goes into the file (the terminal gets its line from the command),
+    a defect with its traceback, and `current_log` still names that file for the message."""
+    path = _log_path
+    if isinstance(error, Exception):
+        defect = not isinstance(error, LichenError)
+        _to_file("".join(traceback.format_exception(error)) if defect else str(error))
+    stop()
+    if isinstance(error, Exception):
+        _remember(path)
+
+
+def _to_file(text: str) -> None:
+    logger = logging.getLogger("lichen")
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, text, (), None)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _remember(path: Path | None) -> None:
+    global _log_path
+    _log_path = path
+
+
 def stop() -> None:
-    """Close and remove the handlers."""
+    """Close and remove the handlers; messages go where they went before `start`."""
     global _log_path
     logger = logging.getLogger("lichen")
+    logger.propagate = True
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()

@@ -28,6 +28,8 @@ from lichen.core.folders import MANIFEST, fsync_folder, make_folder, verify, wri
 _log = logging.getLogger("lichen.runs")
 LONGEST_NAME = 160
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,159}")
+AVERAGES = "training/averages.safetensors"
+"""Where in a checkpoint the averaged weights lie, if the training kept any."""
 _STEP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*_step_(\d{7,})")
 
 

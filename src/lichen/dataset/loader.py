@@ -35,7 +35,8 @@ class Loader:
 
     ``source`` says what stands in a row; ``batch_rows`` is B, the rows of one optimizer step over all ranks and micro-batches;
     ``pad_id`` any valid id. ``accumulation`` is only checked. ``workers`` processes build ``prefetch`` batches each ahead;
-    one that delivers nothing for ``timeout`` seconds ends the training. Raises UsageError when rows cannot be shared out evenly.
+    one that delivers nothing for ``timeout`` seconds ends the training. ``pin`` puts batches into memory that a GPU copies from
+    at full speed. Raises UsageError when rows cannot be shared out evenly.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Loader:
         workers: int = 0,
         prefetch: int = 2,
         timeout: float = 120.0,
+        pin: bool = False,
     ):
         if batch_rows < 1 or batch_rows % (world_size * accumulation):
             near = max(1, round(batch_rows / (world_size * accumulation))) * world_size * accumulation
@@ -65,6 +67,7 @@ class Loader:
         self.workers = workers
         self.prefetch = prefetch
         self.timeout = timeout
+        self.pin = pin
 
     def row_numbers(self, step: int) -> range:
         """The global row counters this rank reads at ``step``."""
@@ -74,7 +77,7 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """This rank's part of the batch of ``step``, tensors ``[B / world_size, T]`` on the CPU."""
-        return to_batch(self.arrays(step), self.row_numbers(step))
+        return to_batch(self.arrays(step), self.row_numbers(step), self.pin)
 
     def arrays(self, step: int) -> Arrays:
         """The same as NumPy arrays, which is what workers build."""
@@ -92,7 +95,7 @@ class Loader:
             return
         with WorkerPool(self.arrays, self.workers, self.prefetch, self.timeout) as pool:
             for step, arrays in pool.imap(steps):
-                yield to_batch(arrays, self.row_numbers(step))
+                yield to_batch(arrays, self.row_numbers(step), self.pin)
 
 
 @dataclass(frozen=True)
@@ -177,8 +180,8 @@ def fill_rows(source: RowSource, numbers: Sequence[int | None], pad_id: int) -> 
     return Arrays(tokens, targets, tuple(lengths))
 
 
-def to_batch(arrays: Arrays, numbers: Sequence[int]) -> Batch:
-    """Make a batch of filled rows; positions and segments follow from the lengths."""
+def to_batch(arrays: Arrays, numbers: Sequence[int], pin: bool = False) -> Batch:
+    """Make a batch of filled rows, in pinned memory if asked; positions and segments follow from the lengths."""
     positions = np.zeros_like(arrays.tokens)
     segments = np.full_like(arrays.tokens, PADDING_SEGMENT)
     for row, lengths in enumerate(arrays.lengths):
@@ -187,11 +190,15 @@ def to_batch(arrays: Arrays, numbers: Sequence[int]) -> Batch:
             start, end = end, end + length
             positions[row, start:end] = np.arange(length)
             segments[row, start:end] = segment
+    tokens, targets, positions, segments = (
+        torch.from_numpy(array).pin_memory() if pin else torch.from_numpy(array)
+        for array in (arrays.tokens, arrays.targets, positions, segments)
+    )
     return Batch(
-        tokens=torch.from_numpy(arrays.tokens),
-        targets=torch.from_numpy(arrays.targets),
-        positions=torch.from_numpy(positions),
-        segments=torch.from_numpy(segments),
+        tokens=tokens,
+        targets=targets,
+        positions=positions,
+        segments=segments,
         lengths=arrays.lengths,
         row_numbers=tuple(numbers),
     )

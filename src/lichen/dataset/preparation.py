@@ -27,6 +27,7 @@ garbled a file is mended where it lies: what is damaged is removed, and the same
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ from lichen.dataset.shards import SPLITS, Prepared
 from lichen.dataset.sources import check_fingerprint, open_sources
 from lichen.dataset.stages import PLOTS, PORTIONS, Draw, Settings, Stages, differences, remove_partials
 from lichen.dataset.tokenizer import Tokenizer
+
+TOLERANCE = ("max_bad_fraction", "bad_source")
+"""Settings of the cleaning that decide whether it stops, not what it finds."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,12 @@ class _Preparation:
         """Fill ``result`` and give it its name."""
         result = self.partial / "result"
         self._check_plan()
-        self.stages.fill(result, self._fingerprint())
+        try:
+            self.stages.fill(result, self._fingerprint())
+        except LichenError:
+            with contextlib.suppress(LichenError):  # a full disk has no room for this note either
+                self._write_plan(gave_up=True)
+            raise
         rename(result, self.output)
         fsync_folder(self.output.parent)
         return Outcome(Prepared.open(self.output), "made")
@@ -229,13 +238,29 @@ class _Preparation:
     # Plan
 
     def _check_plan(self) -> None:
-        """Compare with the plan of an interrupted call, or write it."""
+        """Compare with the plan of an interrupted call, or write it.
+
+        A call that gave up (bad lines, nothing left) asked for other sources or settings: with these it begins anew.
+        How many bad lines are tolerated may change without that.
+        """
         path = self.partial / "plan.json"
-        if path.is_file():
-            self._check_same(json.loads(path.read_text(encoding="utf-8")), f"{self.partial} was begun")
-            return
-        _remove_work(self.partial)  # what an interrupted removal left
-        write_file(path, json.dumps(self._fingerprint(), indent=1, ensure_ascii=False) + "\n")
+        plan = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if plan is not None and plan.pop("gave_up", False):
+            clean = self.stages.settings.to_data()["clean"]
+            plan["settings"]["clean"].update({name: clean[name] for name in TOLERANCE})
+            plan = plan if plan == json.loads(json.dumps(self._fingerprint())) else None
+        if plan is not None:
+            self._check_same(plan, f"{self.partial} was begun")
+        else:
+            _remove_work(self.partial)  # also what an interrupted removal left
+        self._write_plan()
+
+    def _write_plan(self, gave_up: bool = False) -> None:
+        plan = {**self._fingerprint(), **({"gave_up": True} if gave_up else {})}
+        text = json.dumps(plan, indent=1, ensure_ascii=False) + "\n"
+        path = self.partial / "plan.json"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_file(path, text)
 
     def _fingerprint(self) -> dict[str, Any]:
         """Settings, sources and tokenizer: what the result is a function of."""

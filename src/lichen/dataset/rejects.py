@@ -124,7 +124,7 @@ class Tally:
         bad = count.rejects.total() - count.rejects["empty_line"]  # nothing is lost with an empty line
         limit = self._config.max_bad_fraction
         early = count.read >= EARLY and bad > max(limit, 0.5) * count.read and self._config.bad_source == "stop"
-        if last and not count.read:
+        if last and count.read == count.rejects["empty_line"]:
             return f"source {name} holds no document; give one with documents or leave it out"
         if not (early or last) or bad <= limit * count.read:
             return ""

@@ -1,9 +1,9 @@
 """From a name to a model and its tokenizer.
 
-``load`` takes what `resolve_checkpoint` takes (``RUN``, ``RUN@best``, ``RUN@latest``, ``RUN@step-N``, a checkpoint) and
-any Hugging Face folder of the types the model floor reads (Lichen, Llama, Qwen3). A folder with a manifest is verified
-file by file; and a tokenizer that is not the one the weights were trained with is refused, for it would give every
-token another meaning.
+``load`` takes what `resolve_checkpoint` takes (``RUN``, ``RUN@best``, ``RUN@latest``, ``RUN@step-N``, a checkpoint), with
+``+averaged`` after it the averaged weights that the training kept (``RUN@best+averaged``), and any Hugging Face folder of
+the types the model floor reads (Lichen, Llama, Qwen3). A folder with a manifest is verified file by file; and a tokenizer
+that is not the one the weights were trained with is refused, for it would give every token another meaning.
 
 >>> import tempfile
 >>> from lichen.config.model import ModelConfig
@@ -21,6 +21,7 @@ token another meaning.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -29,13 +30,15 @@ import torch
 from lichen.config.errors import LichenError, UsageError, nearest
 from lichen.core.device import get_best_device, is_available
 from lichen.core.folders import MANIFEST, read_manifest
-from lichen.core.runs import resolve_checkpoint
+from lichen.core.runs import AVERAGES, resolve_checkpoint
 from lichen.dataset.tokenizer import Tokenizer
 from lichen.model.language_model import LanguageModel
 from lichen.model.weights import read_model
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AVERAGED = "+averaged"
+"""What follows a checkpoint's name to mean its averaged weights."""
 MOST_PADDING = 1024
 """Writers round a vocabulary up for speed; rows beyond this are no rounding, but another tokenizer."""
 
@@ -49,13 +52,29 @@ def load(
         UsageError: no such run, checkpoint, device or dtype; a model of a type we do not have.
         LichenError: a damaged file, named; a tokenizer that is not the model's.
     """
-    folder = resolve_checkpoint(spec)
+    name = os.fspath(spec)
+    folder = resolve_checkpoint(name.removesuffix(AVERAGED))
     placed, wanted = _device(device), _dtype(dtype)
     tokenizer = Tokenizer.load(folder)
     check_tokenizer(folder, tokenizer)
     model = read_model(folder, placed, wanted)
     check_vocabulary(folder, model, tokenizer)
+    if name.endswith(AVERAGED):
+        take_averages(model, folder)
     return model, tokenizer
+
+
+@torch.no_grad()
+def take_averages(model: LanguageModel, folder: Path) -> None:
+    """Make the averaged weights of a checkpoint those of ``model``. Raises UsageError where the training kept none."""
+    from safetensors.torch import load_file
+
+    if not (folder / AVERAGES).is_file():
+        raise UsageError(f"{folder}: holds no averaged weights; leave {AVERAGED} out, or train with averages.enabled")
+    averages = load_file(folder / AVERAGES)
+    for parameter_name, parameter in model.named_parameters():
+        if parameter_name in averages:  # what is frozen has no average
+            parameter.copy_(averages[parameter_name])
 
 
 def check_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

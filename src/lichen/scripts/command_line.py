@@ -12,6 +12,7 @@ is one line and an exit status (2 for a wrong request, 1 for a fault); a traceba
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb that ``argv`` names; the process's exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    escape_what_does_not_fit()
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -87,7 +89,17 @@ def guarded(run: Callable[[list[str]], int], argv: Sequence[str]) -> int:
         return 141
     except Exception as error:
         text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if type(error).__name__ in ("MemoryError", "OutOfMemoryError"):
+            text = f"out of memory ({text[:200]}); take smaller batches, shorter texts or a smaller model"
+            return _say(error, text, 1, debug)
         return _say(error, f"{text}; this is a defect of lichen: --debug shows where", 1, debug)
+
+
+def escape_what_does_not_fit() -> None:
+    """Write characters that the terminal's encoding lacks as escapes, instead of ending the program over them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _say(error: Exception, text: str, status: int, debug: bool) -> int:
@@ -108,6 +120,7 @@ def run_module(run: Callable[[list[str]], int], file: str) -> None:
         from lichen.selftest import main as self_test
 
         self_test(file)
+    escape_what_does_not_fit()
     raise SystemExit(guarded(run, sys.argv[1:]))
 
 

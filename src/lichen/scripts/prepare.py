@@ -189,6 +189,9 @@ def table(statistics: Mapping[str, Any]) -> str:
     lines = _columns(rows)
     lines.append(f"\nread {cleaning['read']:,} = kept {cleaning['kept']:,} + dropped {sum(n for _, n in drops):,}")
     lines += _columns([(f"  {name}", f"{count:,}") for name, count in drops])
+    lines += [
+        f"left out: {name} ({source['error']})" for name, source in cleaning["sources"].items() if source["error"]
+    ]
     vocabulary = statistics["vocabulary"]
     lines.append(f"vocabulary {vocabulary['size']:,}, used {vocabulary['used']:,}")
     if not statistics["splits"]["validation"]["documents"]:

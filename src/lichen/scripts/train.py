@@ -28,7 +28,7 @@ from typing import Any
 from lichen.config import base
 from lichen.config.base import Config
 from lichen.config.data import DataConfig
-from lichen.config.errors import LichenError, UsageError
+from lichen.config.errors import UsageError
 from lichen.config.flags import existing_files, parse
 from lichen.config.model import ModelConfig
 from lichen.config.training import (
@@ -85,13 +85,15 @@ class Request:
 def run(argv: list[str]) -> int:
     """Train as ``argv`` asks for; the exit status."""
     request = read_request(argv)
+    from lichen.core.environment import prepare_forking
     from lichen.trainer.runtime import Runtime
 
+    prepare_forking()
     recipe = request.recipe
     runtime = Runtime.start(recipe.train.precision, recipe.train.timeout)
     try:
         status = _train(request, runtime)
-    except LichenError as error:
+    except Exception as error:
         if runtime.world_size == 1:
             raise
         runtime.abandon(error)
@@ -162,25 +164,27 @@ def _train(request: Request, runtime: Any) -> int:
     from lichen.dataset.tokenizer import Tokenizer
     from lichen.trainer import assembly
     from lichen.trainer.interruption import Interruption
+    from lichen.trainer.saving import Saver
 
     recipe = request.recipe
-    devices.configure(runtime.device)
+    devices.configure(runtime.device, recipe.train.threads, recipe.train.precision)
     devices.seed_everything(recipe.train.seed)
     data = open_data(recipe.data, recipe.train.seed, verify=runtime.is_master)
+    runtime.meet()  # rank 0 has read every byte
     tokenizer = Tokenizer.load(data.tokenizer_folder)
-    assembly.make_loader(recipe, data, tokenizer, runtime)  # an indivisible batch is refused before a folder is made
+    assembly.check(recipe, data, tokenizer, runtime)
     log = get_logger("training")
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
         folder = stack.enter_context(_open_run(request, tokenizer.vocab_size, runtime))
         found = Run(folder)
         fingerprint = assembly.fingerprint_of(recipe, data, tokenizer)
-        checkpoint = assembly.find_checkpoint(found, fingerprint) if request.resume is not None else None
+        checkpoint = assembly.find_checkpoint(found, fingerprint, runtime) if request.resume is not None else None
         total = assembly.total_steps(recipe.train, data)
-        if checkpoint is not None and _is_done(checkpoint.state, total):
-            log.info(
-                f"{folder}: finished at step {checkpoint.state.step}; nothing to do (more --train.steps would extend it)"
-            )
+        if checkpoint is not None and assembly.is_done(checkpoint, total, recipe):
+            if runtime.is_master:  # a run killed while it pruned for the last time
+                Saver(found, keep_last=recipe.checkpoint.keep_last).settle(checkpoint.folder, checkpoint.state)
+            log.info(f"{folder}: {_nothing_to_do(checkpoint.state, total)}")
             return 0
         training = assembly.assemble(recipe, data, tokenizer, runtime, found, checkpoint, interruption, fingerprint)
         if runtime.is_master:
@@ -191,9 +195,13 @@ def _train(request: Request, runtime: Any) -> int:
         return 0 if reason != "interrupted" else interruption.exit_code or 143
 
 
-def _is_done(state: Any, total: int) -> bool:
-    """Finished, unless it now shall be longer."""
-    return state.finished and (state.step >= total or state.reason == "stopped early")
+def _nothing_to_do(state: Any, total: int) -> str:
+    if state.step >= total:
+        return f"finished at step {state.step}; nothing to do (more --train.steps would extend it)"
+    return (
+        f"stopped early at step {state.step}; nothing to do (--early_stopping.enabled false would go on to step {total}, "
+        "another --early_stopping.patience with new patience)"
+    )
 
 
 @contextlib.contextmanager
@@ -214,7 +222,7 @@ def _open_run(request: Request, vocab_size: int, runtime: Any) -> Iterator[Path]
             stack.enter_context(FolderLock(folder, "training"))
             Run(folder).make_folders()
             logs.start(folder / "logs", "train")
-            stack.callback(logs.stop)
+            stack.push(logs.stop_after)
         yield Path(runtime.broadcast(str(folder)))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from lichen.config.base import Config
 from lichen.config.data import DataConfig
-from lichen.config.errors import UsageError
+from lichen.config.errors import LichenError, UsageError
 from lichen.config.model import ModelConfig
 from lichen.config.training import (
     AveragesConfig,
@@ -35,15 +35,16 @@ from lichen.dataset.loader import Loader, ValidationBatches
 from lichen.dataset.opening import Data
 from lichen.dataset.plan import steps_for_epochs
 from lichen.dataset.tokenizer import Tokenizer
+from lichen.inference.completion import encode_prompt
 from lichen.metrics.meters import MovingMean, TimeSplit
 from lichen.metrics.records import Records, truncate_after
 from lichen.model.language_model import LanguageModel, initialise
 from lichen.model.weights import read_model, to_hf_config
 from lichen.trainer.averages import Averages
-from lichen.trainer.checkpoints import Checkpoint, compare_for_resume, latest_checkpoint
+from lichen.trainer.checkpoints import Checkpoint, clear_leftovers, compare_for_resume
 from lichen.trainer.interruption import Interruption
-from lichen.trainer.keeping import Keeper, checkpoint_files
-from lichen.trainer.loop import Training
+from lichen.trainer.keeping import Keeper, agreed_checkpoint, checkpoint_files
+from lichen.trainer.loop import EARLY, Training
 from lichen.trainer.objectives import NextToken
 from lichen.trainer.observers import Observer, Progress, Recorder, Samples
 from lichen.trainer.optimizers import make_optimizer
@@ -67,8 +68,10 @@ HARMLESS = (
     "config.train.max_consecutive_skips",
     "config.train.spike_factor",
     "config.train.spike_rollbacks",
+    "config.train.threads",
     "config.train.timeout",
     "config.data.path",
+    "config.data.sources.*.path",
     "config.data.validation",
     "config.data.workers",
     "config.data.prefetch",
@@ -161,18 +164,54 @@ def fingerprint_of(recipe: Config, data: Data, tokenizer: Tokenizer) -> dict[str
     return {"config": recipe.to_data(), "data": data.fingerprint, "tokenizer": tokenizer.fingerprint}
 
 
-def find_checkpoint(run: Run, fingerprint: Mapping[str, Any]) -> Checkpoint | None:
-    """The checkpoint to continue ``run`` from; None if it was stopped before its first.
+def find_checkpoint(run: Run, fingerprint: Mapping[str, Any], runtime: Runtime) -> Checkpoint | None:
+    """The checkpoint to continue ``run`` from, the same on all ranks; None if it was stopped before its first.
 
-    Raises LichenError when all are damaged, UsageError when the recipe differs in what matters; what differs harmlessly is said.
+    Raises LichenError when all are damaged or gone, UsageError when the recipe differs in what matters; what differs
+    harmlessly is said.
     """
-    if not run.checkpoint_folders():
+    if runtime.is_master:
+        clear_leftovers(run)  # where folders can not be exchanged, a crash leaves the only one under another name
+    checkpoint = agreed_checkpoint(run, runtime)
+    if checkpoint is None:
+        if run.best_json.exists():
+            raise LichenError(
+                f"{run.best_json} names a checkpoint and none is left: restore one, or start anew with {run.run_yaml}"
+            )
         _log.warning(f"{run.folder} has no checkpoint yet: starting at step 0")
         return None
-    checkpoint = latest_checkpoint(run)
     for difference in compare_for_resume(checkpoint.fingerprint, fingerprint, HARMLESS):
         _log.info(f"differs from the checkpoint, harmlessly: {difference}")
     return checkpoint
+
+
+def is_done(checkpoint: Checkpoint, total: int, recipe: Recipe) -> bool:
+    """Whether nothing is left to do: at the last step, or stopped early by the rule that still holds."""
+    state = checkpoint.state
+    return state.finished and (
+        state.step >= total or (state.reason == EARLY and not _has_new_patience(checkpoint, recipe))
+    )
+
+
+def _has_new_patience(checkpoint: Checkpoint, recipe: Recipe) -> bool:
+    return checkpoint.fingerprint["config"].get("early_stopping") != recipe.early_stopping.to_data()
+
+
+def check(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime) -> None:
+    """Refuse, before a folder is made, what would fail later. Raises UsageError with the remedy."""
+    make_loader(recipe, data, tokenizer, runtime)
+    length, positions = recipe.data.sequence_length, recipe.model.max_position_embeddings
+    if length > positions:
+        raise UsageError(
+            f"data.sequence_length = {length}: the model has {positions} positions; lower it to that, or raise "
+            "model.max_position_embeddings"
+        )
+    for prompt in recipe.log.prompts:
+        ids = encode_prompt(tokenizer, prompt)
+        if len(ids) >= positions:
+            raise UsageError(
+                f"log.prompts: {prompt[:40]!r}… has {len(ids)} tokens, the model {positions} positions; shorten it"
+            )
 
 
 def assemble(
@@ -244,6 +283,9 @@ def _keeper(
     )
     if checkpoint is not None:
         keeper.restore(checkpoint)
+        runtime.meet()  # all have read before anything is cleared away
+        if _has_new_patience(checkpoint, recipe):
+            keeper.state.patience_score = keeper.state.patience_left = None
     if keeper.saver is not None and checkpoint is not None:
         keeper.saver.settle(checkpoint.folder, checkpoint.state)
     if runtime.is_master:
@@ -264,6 +306,7 @@ def make_loader(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runti
         workers=devices.default_workers(runtime.device) if workers is None else workers,
         prefetch=recipe.data.prefetch,
         timeout=recipe.data.worker_timeout,
+        pin=devices.pin_memory(runtime.device),
     )
 
 

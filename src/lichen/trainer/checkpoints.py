@@ -23,6 +23,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,11 @@ from lichen.core.folders import (
     whole_folder,
 )
 from lichen.core.locks import pins, pruning_lock
-from lichen.core.runs import Run, step_of
+from lichen.core.runs import AVERAGES, Run, step_of
 from lichen.trainer.state import State
 
 WEIGHTS, STATE = "model.safetensors", "training/state.json"
-OPTIMIZER, AVERAGES = "training/optimizer.safetensors", "training/averages.safetensors"
+OPTIMIZER = "training/optimizer.safetensors"
 
 _TYPES = {
     torch.float64: "F64",
@@ -273,7 +274,7 @@ def compare_for_resume(
 
     Args:
         saved, now: nested plain data; ``data`` and ``tokenizer`` at the top must agree in any case.
-        allowed: dotted paths that may differ, each with all below it (``config.log``, ``config.train.steps``).
+        allowed: dotted paths that may differ, each with all below it (``config.log``, ``config.data.sources.*.path``).
 
     Raises:
         UsageError: something else differs; every such difference is shown, with the remedy.
@@ -307,11 +308,13 @@ def compare_for_resume(
 
 
 def _allowed(path: str, allowed: tuple[str, ...]) -> bool:
-    return any(path == prefix or path.startswith(prefix + ".") for prefix in allowed)
+    return any(fnmatchcase(path, pattern) or fnmatchcase(path, pattern + ".*") for pattern in allowed)
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as dotted paths; empty ones vanish, tuples count as lists."""
+    """Nested dicts, and lists of them by number, as dotted paths; empty ones vanish, tuples count as lists."""
+    if isinstance(data, (list, tuple)) and any(isinstance(value, Mapping) for value in data):
+        data = dict(enumerate(data))
     if isinstance(data, Mapping):
         parts = (_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in data.items())
         return {path: value for part in parts for path, value in part.items()}

@@ -6,11 +6,12 @@ gathering sharded tensors takes all of them; rank 0 writes.
 >>> tokenizer = Tokenizer.train(["a lichen"] * 4, vocab_size=325)
 >>> files = checkpoint_files(ModelConfig(vocab_size=tokenizer.vocab_size), tokenizer)
 >>> sorted(files)
-['README.md', 'chat_template.jinja', 'config.json', 'tokenizer.json', 'tokenizer_config.json']
+['README.md', 'chat_template.jinja', 'config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json']
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ from lichen.metrics.records import Records
 from lichen.model.language_model import LanguageModel
 from lichen.model.weights import load_weights, state_for_saving, write_config
 from lichen.trainer.averages import Averages
-from lichen.trainer.checkpoints import Checkpoint, Contents, collect_files, latest_checkpoint
+from lichen.trainer.checkpoints import Checkpoint, Contents, collect_files, read_checkpoint
 from lichen.trainer.optimizers import Optimizer
 from lichen.trainer.runtime import Runtime
 from lichen.trainer.saving import Saver
@@ -68,21 +69,27 @@ class Keeper:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take weights, moments and averages over."""
-        load_weights(self.module, checkpoint.weights(), str(checkpoint.folder))
-        load_optimizer_state(self.module, self.optimizer.parts, checkpoint.optimizer())
-        averages = checkpoint.averages()
-        if self.averages is not None:
-            if averages is None:
-                raise LichenError(f"{checkpoint.folder}: holds no averaged weights; set averages.enabled false")
+        weights, moments, averages = checkpoint.weights(), checkpoint.optimizer(), checkpoint.averages()
+        if self.averages is not None and averages is None:
+            raise LichenError(f"{checkpoint.folder}: holds no averaged weights; set averages.enabled false")
+        load_weights(self.module, weights, str(checkpoint.folder))
+        load_optimizer_state(self.module, self.optimizer.parts, moments)
+        if self.averages is not None and averages is not None:
             self.averages.load(averages)
 
-    def rollback(self) -> int:
-        """Weights, moments and averages of the latest checkpoint again; its step."""
+    def rollback(self) -> State | None:
+        """Weights, moments and averages of the latest checkpoint again; its state, or None where there is none yet."""
         self.wait()
-        self.runtime.barrier()
-        checkpoint = latest_checkpoint(self.run)
-        self.restore(checkpoint)
-        return checkpoint.state.step
+        checkpoint = agreed_checkpoint(self.run, self.runtime)
+        if checkpoint is not None:
+            self.restore(checkpoint)
+            self.runtime.meet()  # before rank 0 saves and prunes again
+        return None if checkpoint is None else checkpoint.state
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last save failed; known to rank 0 alone."""
+        return self.saver is not None and self.saver.failed
 
     def wait(self) -> None:
         """Until what is being written is on the disk."""
@@ -90,11 +97,27 @@ class Keeper:
             self.saver.wait()
 
 
+def agreed_checkpoint(run: Run, runtime: Runtime) -> Checkpoint | None:
+    """The newest whole checkpoint, found and verified by rank 0 and read by all; None where there is none.
+
+    Raises LichenError when all are damaged.
+    """
+    name = None
+    if runtime.is_master and run.checkpoint_folders():
+        name = run.latest().name
+    name = runtime.broadcast(name, patient=True)
+    return None if name is None else read_checkpoint(run.checkpoints / name, verified=True)
+
+
 def checkpoint_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
     """What lies in every checkpoint beside the weights: a Hugging Face model folder's small files."""
     ids = {"eos_token_id": tokenizer.eos_id, "bos_token_id": tokenizer.bos_id, "pad_token_id": tokenizer.pad_id}
     files = collect_files(tokenizer.save, lambda folder: write_config(config, folder, ids))
-    return files | {"README.md": _README.encode()}
+    generation = {**ids, "eos_token_id": list(tokenizer.stop_ids), "max_length": None}
+    return files | {
+        "README.md": _README.encode(),
+        "generation_config.json": (json.dumps(generation, indent=2) + "\n").encode(),
+    }
 
 
 _README = """---

@@ -11,7 +11,6 @@ run this loop in step; whatever depends on a clock, a signal or a disk is agreed
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
@@ -36,9 +35,10 @@ from lichen.trainer.interruption import Interruption
 from lichen.trainer.objectives import Objective
 from lichen.trainer.observers import Observer, Step
 from lichen.trainer.optimizers import Optimizer
-from lichen.trainer.runtime import Runtime
+from lichen.trainer.runtime import RankLost, Runtime
+from lichen.trainer.saving import SavingFailed
 from lichen.trainer.state import State
-from lichen.trainer.step import OutOfMemory, Result, Totals, train_step
+from lichen.trainer.step import OutOfMemory, Result, Totals, UpdateFailed, train_step
 from lichen.trainer.validation import Portion, Validation, Weights, validate
 
 FINISHED, EARLY, INTERRUPTED = "finished", "stopped early", "interrupted"
@@ -64,8 +64,13 @@ class Saving(Protocol):
         """Write the state as it is now; ``final`` waits for it."""
         ...
 
-    def rollback(self) -> int:
-        """Take weights, moments and averages back from the latest checkpoint; its step."""
+    def rollback(self) -> State | None:
+        """Take weights, moments and averages back from the latest checkpoint; its state, or None where there is none."""
+        ...
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last save failed on this rank."""
         ...
 
     def wait(self) -> None:
@@ -113,6 +118,7 @@ class Training:
     def run(self) -> str:
         """Train to the end; says why it ended: ``finished``, ``stopped early`` or ``interrupted``."""
         self.restore_meters()
+        self.state.finished = False
         try:
             reason = self.between_steps()  # what a training stopped at this step still owes
             with contextlib.closing(self.data.batches(self.state.step)) as batches:
@@ -128,9 +134,12 @@ class Training:
                         self.take_note(batch, totals, result, time.perf_counter() - start)
                         reason = self.between_steps()
             self.state.finished = reason != INTERRUPTED
-            if self.saved_step != self.state.step:
+            if not self.is_saved(reason):
                 self.save(reason, final=True)
             return reason
+        except LichenError as error:
+            self.rescue(error)
+            raise
         finally:
             self.saver.wait()
             for observer in self.observers:
@@ -175,6 +184,8 @@ class Training:
                 return INTERRUPTED
             if self.state.patience_left == 0:
                 stopping = EARLY
+                patience, best = self.early_stopping.patience, self.state.best_step
+                self.event("early stop", f"no improvement in {patience} validations; best was step {best}")
         if step >= self.total:
             return FINISHED
         if stopping is None and step > self.saved_step and self.save_due():
@@ -252,10 +263,13 @@ class Training:
         """A loss far above its mean: say so, and go back if asked to."""
         self.event("spike", f"loss {loss:.4f} is {loss / mean:.1f} times its mean {mean:.4f}")
         if self.state.rollbacks < self.train.spike_rollbacks:
-            step = self.saver.rollback()
+            saved = self.saver.rollback()
+            if saved is None:
+                self.event("rollback", "there is no checkpoint to go back to yet; going on")
+                return
             self.state.rollbacks += 1
-            self.state.skipped += self.state.step - step
-            self.event("rollback", f"weights of step {step} again; the rows since then are passed over")
+            self.state.skipped = self.state.step - (saved.step - saved.skipped)  # the updates left are the checkpoint's
+            self.event("rollback", f"weights of step {saved.step} again; the rows since then are passed over")
 
     def can_halve(self, rows: int) -> bool:
         """Whether micro-batches can be halved: asked for, one rank (others would wait), an even number of rows."""
@@ -284,7 +298,8 @@ class Training:
             for observer in self.observers:
                 observer.on_validation(found)
         self.state.moving_means["validation"] = {"step": self.state.step}
-        self.judge(min(whole, key=lambda look: look.loss))
+        self.state.judge("loss", whole[0].loss, self.early_stopping)  # of the weights that a checkpoint is loaded with
+        self.saved_step = -1  # what is on the disk of this step does not know of it
         return True
 
     def look(self, weights: Weights) -> Validation | None:
@@ -294,21 +309,6 @@ class Training:
         batches, step = self.validation, self.state.step
         return validate(self.model, self.objective, batches, step, self.runtime, interrupted, weights, self.parts)
 
-    def judge(self, found: Validation) -> None:
-        """Best so far? How much patience is left?"""
-        state, stopping = self.state, self.early_stopping
-        best = math.inf if state.best_score is None else state.best_score
-        better = found.loss < best - (stopping.min_delta if stopping.enabled else 0.0)
-        if better:
-            state.best_metric, state.best_score, state.best_step = "loss", found.loss, state.step
-        if stopping.enabled:
-            left = stopping.patience if better or state.patience_left is None else state.patience_left - 1
-            state.patience_left = left
-            if left == 0:
-                self.event(
-                    "early stop", f"no improvement in {stopping.patience} validations; best was step {state.best_step}"
-                )
-
     def save_due(self) -> bool:
         """With a validation, or on its own count."""
         step = self.state.step
@@ -316,12 +316,30 @@ class Training:
         return with_validation or is_due(step, self.checkpoint.every)
 
     def save(self, reason: str, final: bool = False) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint. The other ranks wait for what rank 0 does at the disk, however long it takes."""
         self.state.reason = reason
         self.keep_meters()
         with self.times.part("other"):
+            self.saver.wait()
+            self.runtime.meet()
             self.saver.save(reason, final)
+            self.runtime.meet()
         self.saved_step = self.state.step
+
+    def is_saved(self, reason: str) -> bool:
+        """Whether a whole checkpoint of this step says that it ended for ``reason``; the ranks agree."""
+        self.saver.wait()
+        failed = any(self.runtime.gather(self.saver.failed, patient=True))
+        return self.saved_step == self.state.step and self.state.reason == reason and not failed
+
+    def rescue(self, error: LichenError) -> None:
+        """A last checkpoint after a fault that left weights and state whole. Each rank is alone with its fault here."""
+        lost = isinstance(error, (RankLost, SavingFailed, UpdateFailed)) or self.state.step == 0
+        if not lost and self.saved_step != self.state.step:
+            self.state.reason = f"fault: {error}"
+            self.keep_meters()
+            with contextlib.suppress(LichenError):  # the first error is the one to tell
+                self.saver.save(self.state.reason, final=True)
 
     def event(self, word: str, text: str) -> None:
         """Tell the observers."""

@@ -23,6 +23,7 @@ import torch
 from lichen.config.errors import LichenError
 from lichen.config.training import LogConfig, TrainConfig
 from lichen.core import logs
+from lichen.core.folders import write_file
 from lichen.metrics import meters
 from lichen.metrics.records import Records, RowType
 from lichen.trainer.validation import Validation
@@ -91,13 +92,14 @@ class _Interval:
 
     def reset(self) -> None:
         self.clip.reset()
-        self.loss = self.weight = 0.0
+        self.loss = self.weight = self.norms = 0.0
         self.tokens = self.seconds = 0.0
 
     def update(self, step: Step) -> None:
         self.clip.update(step.gradient_norm)
         self.tokens += step.tokens
         self.seconds += step.seconds
+        self.norms += step.gradient_norm if math.isfinite(step.gradient_norm) else 0.0
         if step.applied:
             self.loss += step.loss * step.targets
             self.weight += step.targets
@@ -110,10 +112,10 @@ class _Interval:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.loss, "weight": self.weight, "clip": self.clip.state_dict()}
+        return {"loss": self.loss, "weight": self.weight, "norms": self.norms, "clip": self.clip.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.loss, self.weight = state["loss"], state["weight"]
+        self.loss, self.weight, self.norms = state["loss"], state["weight"], state["norms"]
         self.clip.load_state_dict(state["clip"])
 
 
@@ -131,6 +133,7 @@ class Recorder(Observer):
         self._records, self._log, self._times, self._device = records, log, times, device
         self._interval, self._epoch = _Interval(train.clip), _Interval(train.clip)
         self._epochs = 0
+        self._seconds = dict.fromkeys(("row", "epoch"), dict.fromkeys(meters.PARTS, 0.0))
         self._waiting: list[tuple[RowType, int, dict[str, Any]]] = []
 
     def on_step(self, step: Step) -> None:
@@ -139,14 +142,26 @@ class Recorder(Observer):
         self._epoch.update(step)
         if step.step % self._log.every == 0 or step.step == step.total:
             statistics = step.step % self._log.statistics_every == 0 or step.step == step.total
-            self._write("train", step.step, self._row(step) | (self._statistics() if statistics else {}))
+            self._write("train", step.step, self._row(step) | (self._statistics("row") if statistics else {}))
             self._interval.reset()
         if int(step.epoch) > self._epochs:
             self._epochs = int(step.epoch)
-            loss = self._epoch.loss / self._epoch.weight if self._epoch.weight else math.nan
-            row = {"epoch": self._epochs, "loss": loss, "perplexity": meters.perplexity(loss), "lr": step.lr}
-            self._write("epoch", step.step, row | {"tokens": step.tokens_seen} | self._epoch.row())
+            self._write("epoch", step.step, self._epoch_row(step) | self._statistics("epoch"))
             self._epoch.reset()
+
+    def _epoch_row(self, step: Step) -> dict[str, Any]:
+        sums = self._epoch
+        loss = sums.loss / sums.weight if sums.weight else math.nan
+        return {
+            "epoch": self._epochs,
+            "loss": loss,
+            "perplexity": meters.perplexity(loss),
+            "lr": step.lr,
+            "gradient_norm": sums.norms / sums.clip.applied if sums.clip.applied else math.nan,
+            "tokens": step.tokens_seen,
+            "skipped": step.skipped,
+            **sums.row(),
+        }
 
     def _row(self, step: Step) -> dict[str, Any]:
         return {
@@ -162,8 +177,12 @@ class Recorder(Observer):
             **self._interval.row(),
         }
 
-    def _statistics(self) -> dict[str, float]:
-        seconds = {f"time_{part}": value for part, value in self._times.report().items()}
+    def _statistics(self, which: str) -> dict[str, float]:
+        """The time split since the last ``row`` that had one, or in this ``epoch``, and the memory."""
+        new = self._times.report()
+        self._seconds = {name: {part: had[part] + new[part] for part in had} for name, had in self._seconds.items()}
+        seconds = {f"time_{part}": value for part, value in self._seconds[which].items()}
+        self._seconds[which] = dict.fromkeys(meters.PARTS, 0.0)
         return seconds | meters.memory(self._device)
 
     def on_validation(self, validation: Validation) -> None:
@@ -265,15 +284,22 @@ class Samples(Observer):
         self._path, self._prompts, self._complete = path, prompts, complete
 
     def on_validation(self, validation: Validation) -> None:
-        """One section per validation of the current weights; written anew if a resumed training comes by again."""
+        """One section per validation of the current weights; a training does not end because its samples can not be made."""
         if validation.weights != "current" or not self._prompts:
             return
+        try:
+            self._add_section(validation)
+        except (LichenError, OSError, UnicodeError, torch.OutOfMemoryError) as error:
+            _log.error(f"step {validation.step}: no samples: {error}")
+
+    def _add_section(self, validation: Validation) -> None:
+        """Written anew if a resumed training comes by again."""
         title = f"## Step {validation.step}\n"
         before = self._path.read_text(encoding="utf-8") if self._path.exists() else "# Samples\n"
         before = before.partition("\n" + title)[0].rstrip("\n") + "\n"
         answers = zip(self._prompts, self._complete(self._prompts), strict=True)
         texts = [f"\n> {_one_line(prompt)}\n\n{_indent(answer)}\n" for prompt, answer in answers]
-        self._path.write_text(before + "\n" + title + "".join(texts), encoding="utf-8")
+        write_file(self._path, before + "\n" + title + "".join(texts))
 
 
 def _one_line(text: str) -> str:

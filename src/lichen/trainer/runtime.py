@@ -19,6 +19,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,10 +32,14 @@ from torch import Tensor, nn
 from lichen.config.errors import LichenError
 from lichen.core import device as devices
 from lichen.core.device import Precision
-from lichen.core.logs import get_logger
+from lichen.core.logs import current_log
 
 if TYPE_CHECKING:
     from lichen.trainer.optimizers import Optimizer
+
+
+_PATIENCE = 24 * 3600.0
+"""Seconds the others wait while rank 0 reads or writes a lot: a death is noticed at once, only a hang takes as long."""
 
 
 class RankLost(LichenError):
@@ -67,13 +72,16 @@ class LossScale:
 class Runtime:
     """What a training needs to know of the processes and devices it runs on."""
 
-    def __init__(self, accelerator: Any, dtype: torch.dtype | None, group: Any, timeout: float):
+    def __init__(self, accelerator: Any, dtype: torch.dtype | None, group: Any, timeout: float, patient: Any = None):
         self._accelerator = accelerator
         self._group = group
+        self._patient = patient
         self._timeout = timeout
         self.dtype = dtype
         """Autocast type, or None for full precision."""
         device = accelerator.device
+        if device.type == "cuda" and device.index is None:  # Accelerate's word for the first GPU on one rank
+            device = devices.get_best_device()
         self.device = torch.device("cpu") if device.type == "cpu" else device
         self.rank: int = accelerator.process_index
         self.world_size: int = accelerator.num_processes
@@ -94,10 +102,12 @@ class Runtime:
         limit = InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
         wrapping = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no", kwargs_handlers=[limit, wrapping])
-        group = None
+        group = patient = None
         if accelerator.num_processes > 1:
             group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
-        return cls(accelerator, devices.autocast_dtype(accelerator.device, precision), group, timeout)
+            patient = dist.new_group(backend="gloo", timeout=timedelta(seconds=max(timeout, _PATIENCE)))
+        dtype = devices.autocast_dtype(accelerator.device, precision)
+        return cls(accelerator, dtype, group, timeout, patient)
 
     @property
     def is_master(self) -> bool:
@@ -153,7 +163,7 @@ class Runtime:
         """Small tensors summed over the ranks, each where it was; the same names and shapes on every rank."""
         if self.world_size == 1:
             return dict(tensors)
-        flat = torch.cat([tensor.reshape(-1).double().cpu() for tensor in tensors.values()])
+        flat = torch.cat([tensor.reshape(-1).cpu().double() for tensor in tensors.values()])
         with self._watch("adding up"):
             dist.all_reduce(flat, group=self._group)
         pieces = flat.split([tensor.numel() for tensor in tensors.values()])
@@ -170,18 +180,25 @@ class Runtime:
         """Whether any rank says so: how ranks agree to stop, save or give up."""
         return self.sum([float(flag)])[0] > 0
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's plain value (numbers, text, lists, mappings of these), in order of rank, on every rank."""
+    def gather(self, value: Any, patient: bool = False) -> list[Any]:
+        """Every rank's plain value (numbers, text, lists, mappings of these), in order of rank, on every rank.
+
+        ``patient`` ranks wait as long as it takes while one of them reads or writes a lot; one that dies ends it all the same.
+        """
         if self.world_size == 1:
             return [value]
         found: list[Any] = [None] * self.world_size
         with self._watch("gathering"):
-            dist.all_gather_object(found, value, group=self._group)
+            dist.all_gather_object(found, value, group=self._patient if patient else self._group)
         return found
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any, patient: bool = False) -> Any:
         """Rank 0's value on every rank."""
-        return self.gather(value if self.is_master else None)[0]
+        return self.gather(value if self.is_master else None, patient)[0]
+
+    def meet(self) -> None:
+        """Wait, patiently, until all ranks are here."""
+        self.gather(None, patient=True)
 
     def barrier(self, timeout: float | None = None) -> None:
         """Wait until all ranks are here. Raises RankLost, naming who is missing, after ``timeout`` seconds."""
@@ -209,13 +226,17 @@ class Runtime:
         words = ("gloo", "Connection", "Timed out", "timed out", "NCCL", "Broken pipe", "ProcessGroup")
         return self.world_size > 1 and any(word in str(error) for word in words)
 
-    def abandon(self, error: LichenError) -> NoReturn:
-        """Say what happened and end the process, without the orderly end that would wait for other ranks."""
-        get_logger("training").error(str(error))
+    def abandon(self, error: Exception) -> NoReturn:
+        """Say what happened, of a defect also where, and end the process without the orderly end that would wait for others."""
+        log = current_log()
+        text = str(error)
+        if not isinstance(error, LichenError):
+            text = f"rank {self.rank}: {''.join(traceback.format_exception(error))}this is a defect of lichen"
+        print(f"error: {text}{f' (log: {log})' if log else ''}", file=sys.stderr)
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(error.exit_status)
+        os._exit(error.exit_status if isinstance(error, LichenError) else 1)
 
     def close(self) -> None:
         """Leave the process group."""

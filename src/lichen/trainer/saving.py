@@ -135,6 +135,11 @@ class Saver:
         if self.failures >= (max_failures or self.max_failures):
             raise SavingFailed(f"{self.failures} saves in a row have failed: {error}") from error
 
+    @property
+    def failed(self) -> bool:
+        """Whether the last save that ended failed."""
+        return self._error is not None
+
     def wait(self) -> None:
         """Wait for the save in flight, if there is one."""
         if self._thread is not None:

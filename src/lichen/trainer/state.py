@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lichen.config.errors import LichenError, nearest
+from lichen.config.training import EarlyStoppingConfig
 
 
 @dataclass(kw_only=True)
@@ -48,6 +50,8 @@ class State:
     best_score: float | None = None
     best_step: int | None = None
     """The step whose checkpoint is the best."""
+    patience_score: float | None = None
+    """The score that the next must beat by ``early_stopping.min_delta``; `best_score` may lie a little below it."""
     patience_left: int | None = None
     """Validations without improvement still allowed; None without early stopping."""
     skipped: int = 0
@@ -67,6 +71,18 @@ class State:
     """Why this was saved: due, best, finished, interrupted, stopped early, …"""
     finished: bool = False
     """Whether nothing is left to do; resuming is then a no-op unless the config asks for more."""
+
+    def judge(self, metric: str, score: float, stopping: EarlyStoppingConfig) -> None:
+        """Take note of a validation: the best so far, however narrowly? Better by enough to have patience again?"""
+        if score < (math.inf if self.best_score is None else self.best_score):
+            self.best_metric, self.best_score, self.best_step = metric, score, self.step
+        if not stopping.enabled:
+            self.patience_score = self.patience_left = None
+            return
+        enough = score < (math.inf if self.patience_score is None else self.patience_score) - stopping.min_delta
+        if enough:
+            self.patience_score = score
+        self.patience_left = stopping.patience if enough or self.patience_left is None else self.patience_left - 1
 
     def to_json(self) -> str:
         """The text of ``state.json``."""

@@ -56,7 +56,11 @@ class Result:
 
 
 class OutOfMemory(LichenError):
-    """The device has not enough memory for a micro-batch."""
+    """The device has not enough memory for a micro-batch; nothing was updated."""
+
+
+class UpdateFailed(LichenError):
+    """The device ran out of memory in the middle of an update: the weights are between two steps."""
 
 
 def train_step(
@@ -72,14 +76,15 @@ def train_step(
 ) -> Result:
     """Forward, backward, clip, update, over this rank's micro-batches ``batches``, all on the device.
 
-    The host waits for the device once, to read the loss and the gradient's norm. Raises OutOfMemory with advice, and
-    RankLost when an exchange of gradients fails.
+    The host waits for the device once, to read the loss and the gradient's norm; the wait counts as forward and backward, which
+    it is for. Exchanging gradients overlaps the backward pass and is part of it; ``communication`` is what the ranks tell each
+    other of counts and losses. Raises OutOfMemory or UpdateFailed with advice, and RankLost when an exchange of gradients fails.
     """
     optimizer.zero_grad()
     sums: list[Tensor] = []
     names: list[str] = []
     counts: dict[str, Tensor] = {}
-    with times.part("forward_backward"), _explained(runtime, batches):
+    with times.part("forward_backward"), explained(runtime, batches[0], len(batches)):
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with nullcontext() if last else runtime.no_sync(model):
@@ -97,7 +102,6 @@ def train_step(
             )
             names = list(aux)
             counts = {name: counts[name] + value if counts else value for name, value in reduced.counts.items()}
-    with times.part("optimizer"):
         gradients = runtime.gradients(optimizer)
         norm_tensor = torch.nn.utils.get_total_norm(gradients)
         norm, *local = torch.cat(
@@ -107,7 +111,7 @@ def train_step(
         total, *aux_means = runtime.sum(local)
     loss_value = total / max(totals.weight, 1.0)
     applied = math.isfinite(loss_value) and math.isfinite(norm) and totals.weight > 0
-    with times.part("optimizer"):
+    with times.part("optimizer"), explained(runtime, batches[0], len(batches), UpdateFailed):
         if applied:
             factor = clip_factor(norm, config.clip)
             if factor < 1:
@@ -133,14 +137,14 @@ def clip_factor(norm: float, limit: float) -> float:
 
 
 @contextmanager
-def _explained(runtime: Runtime, batches: Sequence[Batch]) -> Iterator[None]:
-    """Say in the user's words what went wrong on the device or between ranks."""
+def explained(runtime: Runtime, batch: Batch, parts: int, kind: type[LichenError] = OutOfMemory) -> Iterator[None]:
+    """Say in the user's words what went wrong on the device or between ranks, over ``parts`` micro-batches like ``batch``."""
     try:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
-            rows, length = batches[0].tokens.shape
-            raise OutOfMemory(_advice(rows, length, len(batches), runtime)) from error
+            rows, length = batch.tokens.shape
+            raise kind(_advice(rows, length, parts, runtime)) from error
         if runtime.is_exchange_error(error):
             raise runtime.lost(error, "exchanging gradients") from error
         raise
@@ -153,12 +157,20 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _advice(rows: int, length: int, parts: int, runtime: Runtime) -> str:
-    saved = "halves the memory of activations" if rows > 1 else "is not possible with one row; lower data.seq_length"
-    return (
-        f"out of memory on {runtime.device} with {rows} × {length} tokens in a micro-batch: --train.accumulation {parts * 2} "
-        f"{saved} and leaves the gradient as it is; so does --train.halve_on_out_of_memory true by itself; "
-        f"bf16 (--train.precision bf16) takes about half as much for activations as fp32"
-    )
+    """What to set, and what it would save: only what is possible with these rows, ranks and this precision."""
+    factor = next((number for number in range(2, rows + 1) if rows % number == 0), None)
+    if factor is None:
+        advice = "one row can not be split: lower data.sequence_length or the model's size"
+    else:
+        share = "half" if factor == 2 else f"a {factor}th"
+        advice = (
+            f"--train.accumulation {parts * factor} takes {share} of the memory for activations, with the same gradient"
+        )
+        if factor == 2 and runtime.world_size == 1:
+            advice += "; so does --train.halve_on_out_of_memory true by itself"
+    if runtime.dtype is None:
+        advice += "; a run with --train.precision bf16 takes about half as much for activations as one with fp32"
+    return f"out of memory on {runtime.device} with {rows} × {length} tokens in a micro-batch: {advice}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from lichen.core.batch import Batch
 from lichen.metrics import meters
 from lichen.trainer.objectives import Objective
 from lichen.trainer.runtime import Runtime
+from lichen.trainer.step import explained
 
 Weights = Literal["current", "averaged"]
 
@@ -88,11 +89,11 @@ def validate(
                 weight += objective.weight(portion.batch)
                 num_bytes += portion.bytes
                 for part in portion.batch.split(parts):
-                    with runtime.autocast():
-                        sums.append(objective(model, part.to(runtime.device)).sum.double())
+                    with explained(runtime, part, parts), runtime.autocast():
+                        sums.append(objective(model, part.to(runtime.device)).sum.float())
     finally:
         model.train(training)
-    total = float(torch.stack(sums).sum()) if sums else 0.0
+    total = float(torch.stack(sums).cpu().double().sum()) if sums else 0.0  # not on the device: MPS has no float64
     total, weight, num_bytes = runtime.sum([total, weight, num_bytes])
     return Validation(step, total / weight if weight else math.nan, weight, num_bytes, weights)
 
