@@ -16,7 +16,7 @@ from lichen.dataset import standard_library
 from lichen.scripts import prepare
 
 sys.path.insert(0, str(Path(__file__).parent / "model"))
-from test_plug_in import copy_with_plug_in
+from test_plug_in import copy_with_plug_in  # pyright: ignore[reportMissingImports]
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 pytestmark = pytest.mark.nightly
