@@ -89,6 +89,11 @@ def test_a_new_kind_replaces_the_branch(tmp_path: Path) -> None:
     assert loaded.model.by_layer == {"0-1": Dense()}
 
 
+def test_a_branch_without_a_kind_is_of_the_default_one() -> None:
+    loaded = load(Recipe, environment={}, flags={"model.feed_forward.width": "5"})
+    assert loaded.model.feed_forward == Dense(width=5)
+
+
 def test_an_unknown_kind_names_the_kinds() -> None:
     assert "no such kind 'dens' (nearest: dense; available: dense, none)" in problems(
         flags={"model.feed_forward.kind": "dens"}

@@ -55,9 +55,11 @@ def test_own_length_holds_the_floor_afterwards():
 
 
 def test_own_function_by_import_path(tmp_path, monkeypatch):
-    (tmp_path / "my_schedules.py").write_text("def halved(step, total, schedule):\n    return 0.5 * step / total\n")
+    (tmp_path / "my_test_schedules.py").write_text(
+        "def halved(step, total, schedule):\n    return 0.5 * step / total\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
-    schedule = ScheduleConfig(function="my_schedules:halved")
+    schedule = ScheduleConfig(function="my_test_schedules:halved")
     assert multiplier(schedule, 4, 8, find_function(schedule)) == 0.25
-    with pytest.raises(UsageError, match="my_schedules:third"):
-        find_function(ScheduleConfig(function="my_schedules:third"))
+    with pytest.raises(UsageError, match="my_test_schedules:third"):
+        find_function(ScheduleConfig(function="my_test_schedules:third"))

@@ -249,6 +249,7 @@ def members_of(annotation: Any) -> list[Any]:
 
 def _validated(cls: type[ConfigType], draft: _Draft) -> ConfigType:
     problems = list(draft.problems)
+    _fill_kinds(cls, draft.data)
     try:
         text = json.dumps(draft.data, default=_plain, ensure_ascii=False)
         config = cls.model_validate_json(text.encode())
@@ -265,6 +266,20 @@ def _validated(cls: type[ConfigType], draft: _Draft) -> ConfigType:
     problems = list(dict.fromkeys(problems))
     title = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the configuration:"
     raise ConfigError("\n  ".join([title, *problems]))
+
+
+def _fill_kinds(cls: type[BaseModel], data: dict[str, Any]) -> None:
+    """A branch of a tagged union that names no kind is of the kind it has by default."""
+    for name, info in cls.model_fields.items():
+        inner = data.get(name)
+        if not isinstance(inner, dict):
+            continue
+        models = models_in(info.annotation)
+        kind = getattr(info.get_default(call_default_factory=False), "kind", None)
+        if len(models) > 1 and kind is not None:
+            data[name] = {"kind": kind, **inner}
+        elif len(models) == 1:
+            _fill_kinds(models[0], inner)
 
 
 def _plain(value: Any) -> Any:

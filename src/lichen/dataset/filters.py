@@ -4,7 +4,7 @@ Repetition is judged as Gopher did (Rae et al., 2021): by the characters in repe
 frequent n-gram covers, and by the share of longer n-grams that repeat. N-grams of a whole block of documents are counted
 with one sort per size, so that the price per character hardly depends on how long documents are.
 
->>> texts = ["苔藓" * 100, "A lichen is one creature made of two.", "", "green moss\\n" * 40]
+>>> texts = ["苔藓" * 100, "A lichen is one creature made of two.", "", "green moss\\n" * 60]
 >>> find_reasons(texts, CleanConfig(min_characters=10))
 ['top_2_gram', '', 'empty', 'duplicate_lines']
 """

@@ -11,12 +11,11 @@ one's own is named by import path (``schedule.function: "package.module:function
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 
-from lichen.config.errors import UsageError
 from lichen.config.training import ScheduleConfig
+from lichen.core import importing
 
 Function = Callable[[int, int, ScheduleConfig], float]
 
@@ -56,11 +55,7 @@ def find_function(schedule: ScheduleConfig) -> Function | None:
     """
     if schedule.function is None:
         return None
-    module, _, name = schedule.function.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"schedule.function = {schedule.function}: {error}; give package.module:function") from error
+    return importing.find_function(schedule.function, "schedule.function")
 
 
 def _between(floor: float, share: float) -> float:
