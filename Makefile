@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Threads that wait must sleep: two busy processes on shared cores otherwise slow each other down several times.
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: help install quickstart test nightly lint bench clean
+.PHONY: help install .venv quickstart test nightly lint bench clean
 
 help:
 	@echo "make quickstart   the whole road, offline, in a few minutes"
@@ -13,7 +13,9 @@ help:
 	@echo "make lint         style, types, layers"
 	@echo "make bench        timings, as ratios measured side by side"
 
-install: .venv/installed
+install: .venv
+
+.venv: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

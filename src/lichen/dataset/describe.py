@@ -10,14 +10,17 @@ read. Lengths fall into bins that double: bin k holds lengths from 2^k to 2^(k+1
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lichen.config.cleaning import CleanConfig, SourceConfig
 from lichen.config.errors import LichenError, UsageError
+from lichen.dataset.records import Reject, read_records
 from lichen.dataset.shards import SPLITS, STATISTICS, Documents, Prepared
+from lichen.dataset.sources import open_sources
 from lichen.dataset.tokenizer import Tokenizer
 
 TOP = 50
@@ -109,13 +112,17 @@ def _vocabulary(counts: np.ndarray, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _of_raw(path: Path) -> dict[str, Any]:
-    from lichen.config.cleaning import SourceConfig
-    from lichen.dataset.preparation import read_texts
+def _readable_texts(source: SourceConfig) -> Iterator[str]:
+    """The readable documents of ``source`` as they are; unreadable ones are passed over."""
+    for record in read_records(open_sources([source]), CleanConfig()):
+        if not isinstance(record, Reject):
+            yield record.text
 
+
+def _of_raw(path: Path) -> dict[str, Any]:
     sizes: list[int] = []
     characters = 0
-    for text in read_texts([SourceConfig(path=path)]):
+    for text in _readable_texts(SourceConfig(path=path)):
         sizes.append(len(text.encode()))
         characters += len(text)
     array = np.array(sizes, np.int64)

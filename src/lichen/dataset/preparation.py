@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,6 @@ from lichen.core.disk import check_writable, disk_errors, rename, unlink
 from lichen.core.folders import MANIFEST, Manifest, fsync_folder, read_manifest, remove_folder, verify, write_file
 from lichen.core.locks import LOCK, FolderLock
 from lichen.dataset.corpus import Report
-from lichen.dataset.records import Reject, read_records
 from lichen.dataset.shards import SPLITS, Prepared
 from lichen.dataset.sources import check_fingerprint, open_sources
 from lichen.dataset.stages import PLOTS, PORTIONS, Draw, Settings, Stages, differences, remove_partials
@@ -169,13 +168,6 @@ def keep_all(chunk_size: int = 8192) -> CleanConfig:
             "chunk_documents": chunk_size,
         }
     )
-
-
-def read_texts(sources: Sequence[SourceConfig], clean: CleanConfig | None = None) -> Iterator[str]:
-    """The readable documents of ``sources`` as they are; unreadable ones are passed over."""
-    for record in read_records(open_sources(sources), clean or CleanConfig()):
-        if not isinstance(record, Reject):
-            yield record.text
 
 
 class _Preparation:

@@ -12,16 +12,14 @@ torch.Size([4, 8])
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lichen.config.model import ModelConfig
-from lichen.model.layout import Layout, future_bias, wants_bias
+from lichen.model.layout import Layout, find_varlen, future_bias, wants_bias
 from lichen.model.norms import RMSNorm
 from lichen.model.regions import eager
 from lichen.model.rope import rotate
@@ -138,16 +136,6 @@ def _piecewise_attention(q: Tensor, k: Tensor, v: Tensor, pieces: tuple[int, ...
         for place, piece in zip(group, causal_attention(*together).unbind(0), strict=True):
             mixed[place] = piece
     return torch.cat(mixed).view(q.shape)
-
-
-@functools.cache
-def find_varlen() -> Callable[..., Any] | None:
-    """FlashAttention over variable lengths, where this torch has it with grouped heads and causal windows."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn if {"enable_gqa", "window_size"} <= set(inspect.signature(varlen_attn).parameters) else None
 
 
 def _varlen_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:

@@ -23,9 +23,10 @@ segment is padding, whose results nobody reads. From the lengths alone, plain in
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -210,12 +211,20 @@ def _segment_mask(segments: Tensor) -> Tensor:
     return ((segments[:, :, None] == segments[:, None, :]) & causal)[:, None]
 
 
+@functools.cache
+def find_varlen() -> Callable[..., Any] | None:
+    """FlashAttention over variable lengths, where this torch has it with grouped heads and causal windows."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn if {"enable_gqa", "window_size"} <= set(inspect.signature(varlen_attn).parameters) else None
+
+
 def _has_varlen(dtype: torch.dtype, device: torch.device) -> bool:
     """Whether FlashAttention's variable lengths serve this dtype on this GPU with this torch."""
     if dtype not in (torch.bfloat16, torch.float16) or torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    from lichen.model.attention import find_varlen
-
     return find_varlen() is not None
 
 
