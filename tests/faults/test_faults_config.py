@@ -132,11 +132,18 @@ def test_every_section_and_setting_given_twice_is_refused_with_its_line(verb, li
         assert error.startswith(f"{recipe} line {len(lines)}: the key '{last}' stands twice"), error
 
 
-def test_a_missing_or_misspelt_kind_names_the_kinds(lichen, tmp_path):
-    for kind in ("{knid: none}", "{intermediate_size: 8}", "{kind: nnoe}"):
-        (tmp_path / "recipe.yaml").write_text(f"model: {{feed_forward: {kind}}}")
-        said = lichen("train", tmp_path / "recipe.yaml")
-        assert said.refused(2) and "model.feed_forward" in said.err and "available: dense, none" in said.err, said.err
+@pytest.mark.parametrize(
+    ("branch", "words"),
+    [
+        ("feed_forward: {knid: none}", 'model.feed_forward.knid = "none"'),
+        ("feed_forward: {kind: nnoe}", "available: dense, none"),
+        ("feed_forward_by_layer: {'0': {intermediate_size: 8}}", "available: dense, none"),
+    ],
+)
+def test_a_missing_or_misspelt_kind_is_named(lichen, tmp_path, branch, words):
+    (tmp_path / "recipe.yaml").write_text(f"model: {{{branch}}}")
+    said = lichen("train", tmp_path / "recipe.yaml")
+    assert said.refused(2) and words in said.err, said.err
 
 
 def another(path: str, info: Any, value: Any) -> Any:
