@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 
+from bars import Bar, report
+
 VOCABULARY, WIDTH, TARGETS = 151_000, 256, 1024
 WAYS = {
     "plain": "cross_entropy of all logits at once, product in bfloat16",
@@ -51,7 +53,7 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
 
-def main() -> None:
+def main() -> int:
     """Measure every way and print the table or the bars."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print {bar: {value, bar, ok}}")
@@ -60,24 +62,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.way:
         measure(options.way, options.targets)
-        return
+        return 0
     rows = {}
     for way in WAYS:
         command = [sys.executable, __file__, "--way", way, "--targets", str(options.targets)]
         rows[way] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    bars = {"loss memory, ours / plain": rows["ours"]["mib"] / rows["plain"]["mib"]}
-    if options.json:
-        print(
-            json.dumps(
-                {name: {"value": round(value, 3), "bar": BAR, "ok": value <= BAR} for name, value in bars.items()}
-            )
-        )
-        return
-    print(f"head and loss, vocabulary {VOCABULARY:,}, width {WIDTH}, {options.targets:,} targets, forward and backward")
-    print(f"{'way':<8}{'MiB':>8}{'seconds':>9}  how")
-    for way, row in rows.items():
-        print(f"{way:<8}{row['mib']:>8.0f}{row['seconds']:>9.2f}  {WAYS[way]}")
+    bars = [Bar(f"{way}: {WAYS[way]}", row["mib"], unit="MiB") for way, row in rows.items()]
+    bars.append(Bar("loss memory, ours / plain", rows["ours"]["mib"] / rows["plain"]["mib"], at_most=BAR))
+    return report(bars)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -10,13 +10,13 @@ with a million documents, planned in windows on one core, its memory measured in
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import tracemalloc
 from collections import Counter
 
 import numpy as np
+from bars import Bar, report
 
 from lichen.dataset.packing import pack
 from lichen.dataset.plan import Plan
@@ -47,7 +47,7 @@ def made_lengths(count: int, seed: int = 0) -> np.ndarray:
     return np.clip(lengths, 1, SEQUENCE_LENGTH).astype(np.int32)
 
 
-def quality(lengths: np.ndarray) -> dict[str, tuple[float, str, bool]]:
+def quality(lengths: np.ndarray) -> list[Bar]:
     """Pack plain lengths, then check the plan of the same lengths document by document."""
     packed = pack(lengths, SEQUENCE_LENGTH)
     filled = np.bincount(packed.bin_of, weights=lengths)
@@ -60,12 +60,12 @@ def quality(lengths: np.ndarray) -> dict[str, tuple[float, str, bool]]:
     split = sum(count > 1 for count in pieces.values())
     lost = sum(pieces[i] == 0 for i in np.flatnonzero(lengths > 1).tolist())
     utilisation = plan.targets_in_epoch / (plan.rows_in_epoch(0) * SEQUENCE_LENGTH)
-    return {
-        "documents that fit but are split": (split, "= 0", split == 0),
-        "documents lost, doubled or overflowing": (misplaced + lost, "= 0", misplaced + lost == 0),
-        "utilisation, pack": (packed.utilisation, ">= 0.995", packed.utilisation >= 0.995),
-        "utilisation, plan": (utilisation, ">= 0.995", utilisation >= 0.995),
-    }
+    return [
+        Bar("documents that fit but are split", split, at_most=0),
+        Bar("documents lost, doubled or overflowing", misplaced + lost, at_most=0),
+        Bar("utilisation, pack", packed.utilisation, at_least=0.995),
+        Bar("utilisation, plan", utilisation, at_least=0.995),
+    ]
 
 
 def plan_all(lengths: np.ndarray) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def plan_all(lengths: np.ndarray) -> tuple[int, int]:
     return rows, sum(len(plan.row(n)) for n in range(0, rows, stride))
 
 
-def scale(lengths: np.ndarray) -> dict[str, tuple[float, str, bool]]:
+def scale(lengths: np.ndarray) -> list[Bar]:
     """Seconds and peak memory for planning, counting and packing all windows."""
     started = time.perf_counter()
     plan_all(lengths)
@@ -86,23 +86,17 @@ def scale(lengths: np.ndarray) -> dict[str, tuple[float, str, bool]]:
     plan_all(lengths)
     mebibytes = (tracemalloc.get_traced_memory()[1] - before) / 2**20
     tracemalloc.stop()
-    return {
-        "seconds for a million documents": (seconds, "< 5", seconds < 5),
-        "MiB held beside their lengths": (mebibytes, "< 64", mebibytes < 64),
-    }
+    return [
+        Bar("planning a million documents", seconds, at_most=5, unit="seconds"),
+        Bar("held beside their lengths", mebibytes, at_most=64, unit="MiB"),
+    ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print {bar: {value, bar, ok}}")
-    arguments = parser.parse_args()
-    rows = quality(made_lengths(4000)) | scale(made_lengths(1_000_000))
-    if arguments.json:
-        print(json.dumps({name: {"value": value, "bar": bar, "ok": ok} for name, (value, bar, ok) in rows.items()}))
-    else:
-        for name, (value, bar, ok) in rows.items():
-            print(f"{name:<42} {value:>10.4f}   {bar:<9} {'ok' if ok else 'MISSED'}")
-    return 0 if all(ok for _, _, ok in rows.values()) else 1
+    parser.parse_args()
+    return report(quality(made_lengths(4000)) + scale(made_lengths(1_000_000)))
 
 
 if __name__ == "__main__":
