@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,8 @@ def start() -> Callable[..., subprocess.Popen[str]]:
     """A verb as a process of its own, in a session of its own: ``start("train", run, TZ="UTC")``."""
 
     def begin(*words: object, **environment: str) -> subprocess.Popen[str]:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell leaves it to what it starts with &
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             command(*words),
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **environment},
