@@ -13,11 +13,14 @@ from lichen.scripts.train import TrainRecipe
 
 ROOT = Path(__file__).parent.parent / "recipes"
 RECIPES = sorted(ROOT.rglob("*.yaml"))
-SIZED = [path for path in RECIPES if re.search(r"-\d+m$", path.stem)]
 
 
 def names(paths):
     return [path.relative_to(ROOT).as_posix() for path in paths]
+
+
+OVERLAYS = [name for name in names(RECIPES) if name.startswith(("ffn/", "optim/", "schedule/"))]
+SIZED = [path for path in RECIPES if re.search(r"-\d+m$", path.stem)]
 
 
 def is_preparation(path):
@@ -49,7 +52,7 @@ def test_it_has_the_size_in_its_name(path):
     assert count(model).total == pytest.approx(int(found[1]) * 1e6, rel=0.03)
 
 
-@pytest.mark.parametrize("overlay", ["ffn/none.yaml", "ffn/dense.yaml", "optim/muon.yaml", "schedule/wsd.yaml"])
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_overlays_lie_on_any_pretraining(overlay):
     below = base.load(TrainRecipe, [ROOT / "pretrain" / "dense-26m.yaml"], environment={})
     both = base.load(TrainRecipe, [ROOT / "pretrain" / "dense-26m.yaml", ROOT / overlay], environment={})

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lichen.config.errors import ConfigError
-from lichen.config.model import DenseConfig, ModelConfig, NothingConfig
+from lichen.config.feed_forward import DenseConfig, NothingConfig
+from lichen.config.model import ModelConfig
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The model against transformers' own Llama and Qwen3, at tiny size: logits, gradients, import and export."""
+"""The model against transformers' own Llama, Qwen3, Mixtral and Qwen3-MoE, at tiny size: logits, gradients, import, export."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
+from lichen.config.model import ModelConfig
 from lichen.core.batch import Batch
+from lichen.model.expert_names import stack
+from lichen.model.hf import LichenForCausalLM
 from lichen.model.language_model import LanguageModel, initialise
 from lichen.model.weights import export_model, read_model, write_model
 
@@ -25,6 +38,8 @@ SIZES: dict[str, Any] = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+MIXTURE: dict[str, Any] = {**SIZES, "num_experts_per_tok": 2}
+HEADS: dict[str, Any] = {"head_dim": 16}
 YARN = {
     "rope_type": "yarn",
     "rope_theta": 10000.0,
@@ -42,6 +57,15 @@ CASES = {
     "qwen3-tied-yarn": (
         Qwen3ForCausalLM,
         Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True, rope_parameters={**YARN, "attention_factor": 1.3}),
+    ),
+    "mixtral": (MixtralForCausalLM, MixtralConfig(**MIXTURE, num_local_experts=5)),
+    "qwen3-moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(**MIXTURE, **HEADS, num_experts=6, moe_intermediate_size=24, norm_topk_prob=True),
+    ),
+    "qwen3-moe-raw-weights-one-dense": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(**MIXTURE, **HEADS, num_experts=6, moe_intermediate_size=24, mlp_only_layers=[0]),
     ),
 }
 
@@ -71,7 +95,8 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    """By our names."""
+    return stack({name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None})
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,6 +117,39 @@ def test_logits_and_gradients_equal_the_reference(name: str, tmp_path: Path) -> 
         assert_close(gradient, expected[key])
 
 
+@pytest.mark.parametrize("name", ["mixtral", "qwen3-moe"])
+def test_mixtures_whose_experts_are_one_tensor_on_disk_are_read_too(name: str, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    theirs = reference(name)
+    theirs.config.save_pretrained(tmp_path)
+    save_file(dict(theirs.state_dict()), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert any(key.endswith("experts.gate_up_proj") for key in theirs.state_dict())
+    assert_close(read_model(tmp_path)(Batch.of_tokens(tokens()), want="logits").logits, theirs(tokens()).logits)
+
+
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "feed_forward_by_layer": {"0": {"kind": "dense"}}}])
+def test_mixtures_trained_here_load_in_transformers_and_here_again(changes: dict[str, Any], tmp_path: Path) -> None:
+    sizes = {key: value for key, value in SIZES.items() if not key.endswith("token_id")}
+    section = {"kind": "moe", "num_experts": 5, "balance": "none"}
+    ours = initialise(LanguageModel(ModelConfig.from_data({**sizes, "feed_forward": section, **changes})), seed=3)
+    expected = ours(Batch.of_tokens(tokens()), want="logits").logits
+    assert export_model(ours, tmp_path / "native") == ("qwen3_moe" if changes else "mixtral")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "native", output_loading_info=True)
+    theirs, info = loaded
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert type(theirs).__name__ == ("Qwen3MoeForCausalLM" if changes else "MixtralForCausalLM")
+    assert_close(theirs(tokens()).logits, expected)
+    theirs.save_pretrained(tmp_path / "theirs")
+    for folder in ("native", "theirs"):
+        assert torch.equal(read_model(tmp_path / folder)(Batch.of_tokens(tokens()), want="logits").logits, expected)
+    (tmp_path / "own").mkdir()
+    write_model(ours, tmp_path / "own")
+    wrapped = AutoModelForCausalLM.from_pretrained(tmp_path / "own")
+    assert isinstance(wrapped, LichenForCausalLM)
+    assert torch.equal(wrapped(tokens()).logits, expected)
+
+
 @pytest.mark.parametrize("name", ["llama-tied", "qwen3-tied-yarn"])
 @pytest.mark.parametrize("native", [True, False], ids=["exported", "checkpoint"])
 def test_transformers_loads_what_we_write(name: str, native: bool, tmp_path: Path) -> None:
@@ -108,7 +166,7 @@ def test_transformers_loads_what_we_write(name: str, native: bool, tmp_path: Pat
     assert_close(theirs(tokens()).logits, ours(Batch.of_tokens(tokens()), want="logits").logits)
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "mixtral"])
 @pytest.mark.parametrize("length", [70, 600], ids=["short", "long"])
 def test_bfloat16_is_as_near_to_float32_as_the_reference(name: str, length: int, tmp_path: Path) -> None:
     theirs = reference(name)

@@ -23,7 +23,8 @@ class EchoConfig(Config):
     """Rows of the bank."""
 
 
-FeedForwardConfig = Annotated[DenseConfig | NothingConfig | EchoConfig,'''
+FeedForwardConfig = Annotated[
+    EchoConfig | '''
 
 CASE = """        case EchoConfig():
             from lichen.model.echo import Echo
@@ -123,12 +124,12 @@ def copy_with_plug_in(folder: Path) -> Path:
     package = folder / "lichen"
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "model" / "echo.py").write_text(MODULE)
-    _replace(package / "config" / "model.py", "\nFeedForwardConfig = Annotated[DenseConfig | NothingConfig,", SECTION)
+    _replace(package / "config" / "feed_forward.py", "\nFeedForwardConfig = Annotated[\n    ", SECTION)
     _replace(package / "model" / "feed_forward.py", "        case _:\n", CASE)
     _replace(
         package / "model" / "feed_forward.py",
-        "import DenseConfig, ModelConfig, NothingConfig",
-        "import DenseConfig, EchoConfig, ModelConfig, NothingConfig",
+        "    DenseConfig,\n",
+        "    DenseConfig,\n    EchoConfig,\n",
     )
     return folder
 

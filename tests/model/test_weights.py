@@ -14,7 +14,15 @@ from lichen.config.errors import LichenError, UsageError
 from lichen.config.model import ModelConfig
 from lichen.core.batch import Batch
 from lichen.model.language_model import LanguageModel, initialise
-from lichen.model.weights import export_model, from_hf_config, read_model, state_for_saving, to_hf_config, write_model
+from lichen.model.weights import (
+    export_model,
+    from_hf_config,
+    native_type,
+    read_model,
+    state_for_saving,
+    to_hf_config,
+    write_model,
+)
 
 SMALL: dict[str, Any] = {"vocab_size": 37, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -37,8 +45,10 @@ def equal(first: LanguageModel, second: LanguageModel) -> bool:
         {"tie_word_embeddings": False, "qk_norm": True, "head_dim": 6},
         {"feed_forward": {"kind": "none"}, "rope_scaling": {"factor": 2.0}},
         {"feed_forward_by_layer": {"1": {"kind": "dense", "intermediate_size": 24}}},
+        {"feed_forward": {"kind": "moe", "num_experts": 3, "num_shared_experts": 1, "balance": "bias"}},
+        {"feed_forward": {"kind": "product_key", "num_keys": 4, "top_k": 2, "key_dim": 4, "value_dim": 6}},
     ],
-    ids=["tied", "untied", "none", "by layer"],
+    ids=["tied", "untied", "none", "by layer", "experts", "product keys"],
 )
 def test_what_is_written_is_read_back_to_the_bit(changes: dict[str, Any], tmp_path: Path) -> None:
     model = small(**changes)
@@ -164,6 +174,8 @@ def test_both_spellings_of_rotary_settings_are_understood() -> None:
         ({"attention_bias": True}, "attention_bias"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1.0}}, "type 'llama3'"),
         ({"hidden_size": None}, "hidden_size must be given"),
+        ({"model_type": "mixtral", "sliding_window": 4096}, "sliding_window"),
+        ({"model_type": "qwen3_moe"}, "number of experts"),
     ],
 )
 def test_foreign_architectures_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -171,11 +183,58 @@ def test_foreign_architectures_are_refused(changes: dict[str, Any], message: str
         from_hf_config({**to_hf_config(small().config), **changes})
 
 
-def test_only_dense_models_export_natively(tmp_path: Path) -> None:
+def test_only_what_transformers_has_exports_natively(tmp_path: Path) -> None:
     assert export_model(small(), tmp_path / "llama") == "llama"
     assert export_model(small(qk_norm=True), tmp_path / "qwen3") == "qwen3"
     with pytest.raises(UsageError, match="all dense and equally wide"):
         export_model(small(feed_forward={"kind": "none"}), tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "expected"),
+    [
+        ({}, {}, "mixtral"),
+        ({}, {"qk_norm": True}, "qwen3_moe"),
+        ({"norm_topk_prob": False}, {"qk_norm": True}, "qwen3_moe"),
+        ({"norm_topk_prob": False}, {}, None),
+        ({"scoring": "sigmoid"}, {}, None),
+        ({"balance": "bias"}, {}, None),
+        ({"num_shared_experts": 1}, {}, None),
+        ({}, {"feed_forward_by_layer": {"1": {"kind": "moe", "num_experts": 3}}}, None),
+        ({}, {"feed_forward_by_layer": {"1": {"kind": "dense"}}}, None),
+        ({}, {"qk_norm": True, "feed_forward_by_layer": {"1": {"kind": "none"}}}, None),
+    ],
+)
+def test_a_mixture_exports_only_as_what_computes_the_same(
+    section: dict[str, Any], changes: dict[str, Any], expected: str | None
+) -> None:
+    config = ModelConfig.from_data({**SMALL, "feed_forward": {"kind": "moe", **section}, **changes})
+    assert native_type(config) == expected
+    if expected:
+        again = from_hf_config(to_hf_config(config, expected))
+        assert to_hf_config(again, expected) == to_hf_config(config, expected)
+
+
+def test_layers_of_experts_keep_their_width_beside_dense_ones_of_another(tmp_path: Path) -> None:
+    model = small(
+        feed_forward={"kind": "moe", "num_experts": 3},
+        feed_forward_by_layer={"0": {"kind": "dense", "intermediate_size": 24}},
+        qk_norm=True,
+    )
+    write_model(model, tmp_path)
+    assert equal(model, read_model(tmp_path))
+    export_model(model, tmp_path / "native")
+    assert equal(model, read_model(tmp_path / "native"))
+
+
+def test_a_missing_expert_is_named(tmp_path: Path) -> None:
+    export_model(small(feed_forward={"kind": "moe", "num_experts": 3}), tmp_path)
+    rewrite(tmp_path, lambda state: state.pop("model.layers.1.block_sparse_moe.experts.1.w3.weight"))
+    with pytest.raises(LichenError, match=r"layers\.1\.mlp\.experts\.up_proj: expert 1 is missing"):
+        read_model(tmp_path)
+    rewrite(tmp_path, lambda state: state.pop("model.layers.1.block_sparse_moe.experts.2.w3.weight"))
+    with pytest.raises(LichenError, match=r"up_proj \(1, .* instead of \(3, "):
+        read_model(tmp_path)
 
 
 def test_token_ids_go_into_the_configuration(tmp_path: Path) -> None:

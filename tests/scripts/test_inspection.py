@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lichen.config.base import load
 from lichen.config.errors import UsageError
 from lichen.core.runs import Run
+from lichen.model.size import count
 from lichen.scripts import inspection
+from lichen.scripts.train import TrainRecipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -61,6 +64,36 @@ def test_recipes_are_built_without_allocating() -> None:
     kind, facts = inspection.inspect(str(RECIPES / "pretrain" / "dense-360m.yaml"))
     assert kind == "recipe of a training" and facts["Parameters"]["total"] > 300e6
     assert inspection.inspect(str(RECIPES / "prepare" / "text.yaml"))[0] == "recipe of a preparation"
+
+
+def test_a_mixture_is_made_equal_to_a_dense_model(capsys: pytest.CaptureFixture[str]) -> None:
+    dense, moe = str(RECIPES / "pretrain" / "dense-26m.yaml"), str(RECIPES / "ffn" / "moe.yaml")
+    assert inspection.run([dense, moe, "--iso-parameters", dense]) == 0
+    shown = capsys.readouterr().out
+    (setting,) = [line.removeprefix("set: ") for line in shown.splitlines() if line.startswith("set: ")]
+    name, value = setting.removeprefix("--").split(" ")
+    recipe = load(TrainRecipe, [dense, moe], environment={}, flags={name: value})  # what is printed can be set
+    reference = inspection.inspect(dense)[1]["Parameters"]["trainable"]
+    found = count(recipe.model.with_vocabulary(6400)).trainable
+    assert abs(found - reference) < 0.005 * reference
+    assert f"{found:,}" in shown and f"{reference:,}" in shown and f"{100 * (found / reference - 1):+.2f} %" in shown
+
+
+def test_a_dense_model_is_made_as_cheap_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    dense, table = str(RECIPES / "pretrain" / "dense-26m.yaml"), str(RECIPES / "ffn" / "product-key.yaml")
+    assert inspection.run([dense, "--iso-flops", dense, "--iso-flops", table, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["settings"].keys() == {"intermediate_size"} and rows["settings"]["intermediate_size"] < 800
+    assert abs(rows["so set"]["differences"]["flops_per_token"]) < 0.5 < rows["as it is"]["differences"]["trainable"]
+    assert rows["other"]["trainable"] > 1.5 * rows["so set"]["trainable"]
+
+
+def test_sizes_can_not_be_compared_with_what_is_no_recipe(tmp_path: Path) -> None:
+    dense = str(RECIPES / "pretrain" / "dense-26m.yaml")
+    with pytest.raises(UsageError, match="no such recipe"):
+        inspection.run([dense, "--iso-flops", str(tmp_path / "none.yaml")])
+    with pytest.raises(UsageError, match="not both"):
+        inspection.run([dense, "--iso-flops", dense, "--iso-parameters", dense])
 
 
 def test_something_else_is_refused_with_the_nearest_name(tmp_path: Path) -> None:

@@ -1,19 +1,27 @@
 """Which parameter is updated by which rule, and what decays."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
 from lichen.config.model import ModelConfig
 from lichen.config.training import OptimConfig
+from lichen.core.batch import Batch
 from lichen.model.language_model import LanguageModel, initialise
-from lichen.trainer.optimizers import make_optimizer
+from lichen.trainer.optimizers import StackedMuon, make_optimizer
+from lichen.trainer.state import load_optimizer_state, optimizer_state_to_tensors
 
 
-def model(tied: bool = False) -> LanguageModel:
-    config = ModelConfig(
-        vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, tie_word_embeddings=tied
-    )
-    return initialise(LanguageModel(config), 0)
+def model(tied: bool = False, **feed_forward: Any) -> LanguageModel:
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    more = {"feed_forward": feed_forward} if feed_forward else {}
+    return initialise(LanguageModel(ModelConfig.from_data({**sizes, "tie_word_embeddings": tied, **more})), 0)
+
+
+EXPERTS = {"kind": "moe", "num_experts": 4}
+TABLE = {"kind": "product_key", "num_keys": 4, "top_k": 2, "key_dim": 4, "value_dim": 8, "lr_scale": 10.0}
 
 
 def groups(name: str, **more) -> list[tuple[str, float, set[str]]]:
@@ -87,3 +95,68 @@ def test_every_rule_lowers_a_loss():
             optimizer.set_lr(0.01)
             optimizer.step()
         assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "muon", "sgd"])
+def test_a_table_has_its_own_learning_rate_no_decay_and_never_muon(name: str) -> None:
+    optimizer = make_optimizer(model(**TABLE), OptimConfig.from_data({"name": name}))
+    optimizer.set_lr(0.5)
+    found = {n: (group, part) for part in optimizer.parts for group in part.param_groups for n in group["names"]}
+    group, part = found["shared.values_4x4x8.weight"]
+    assert group["lr"] == 5.0 and group["weight_decay"] == 0.0 and not isinstance(part, torch.optim.Muon)
+    group, part = found["model.layers.1.mlp.keys.halves"]
+    assert group["lr"] == 0.5 and group["weight_decay"] == 0.0 and not isinstance(part, torch.optim.Muon)
+    group, part = found["model.layers.1.mlp.query_proj.weight"]
+    assert group["lr"] == 0.5 and isinstance(part, torch.optim.Muon) == (name == "muon")
+
+
+def test_muon_takes_every_expert_by_itself() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 12, 8), (3, 8, 12)):
+        stack = nn.Parameter(torch.randn(shape, generator=generator))
+        single = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
+        ours = StackedMuon([{"params": [stack], "weight_decay": 0.1}], 0.02, 0.95, 5)
+        theirs = torch.optim.Muon(single, 0.02, 0.1, 0.95, ns_steps=5, adjust_lr_fn="match_rms_adamw")
+        for _ in range(3):
+            stack.grad = torch.randn(shape, generator=generator)
+            for parameter, gradient in zip(single, stack.grad, strict=True):
+                parameter.grad = gradient.clone()
+            before = stack.detach().clone()
+            ours.step()
+            theirs.step()
+            together = torch.stack([parameter.detach() for parameter in single])
+            torch.testing.assert_close(stack.detach(), together, atol=2e-4, rtol=0)
+            assert (stack.detach() - before).abs().mean() > 2e-3
+
+
+def test_an_expert_without_tokens_stays_where_it_is_under_muon() -> None:
+    stack = nn.Parameter(torch.ones(2, 4, 4))
+    optimizer = StackedMuon([{"params": [stack]}], 0.1, 0.95, 5)
+    stack.grad = torch.stack([torch.zeros(4, 4), torch.eye(4)])
+    optimizer.step()
+    assert torch.equal(stack[0].detach(), torch.ones(4, 4)) and not torch.equal(stack[1].detach(), torch.ones(4, 4))
+
+
+@pytest.mark.parametrize("section", [EXPERTS, TABLE], ids=["experts", "table"])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_what_was_remembered_is_loaded_again(name: str, section: dict[str, Any]) -> None:
+    def step(network: LanguageModel, optimizer: Any) -> None:
+        optimizer.zero_grad()
+        network(Batch.of_tokens(torch.arange(48).view(4, 12))).nll.mean().backward()
+        optimizer.set_lr(0.01)
+        optimizer.step()
+
+    first = model(**section)
+    optimizer = make_optimizer(first, OptimConfig.from_data({"name": name}))
+    if section is EXPERTS:
+        assert any(isinstance(part, StackedMuon) for part in optimizer.parts) == (name == "muon")
+    step(first, optimizer)
+    saved = {key: value.clone() for key, value in optimizer_state_to_tensors(first, optimizer.parts).items()}
+    second = model(**section)
+    second.load_state_dict(first.state_dict())
+    other = make_optimizer(second, OptimConfig.from_data({"name": name}))
+    load_optimizer_state(second, other.parts, saved)
+    step(first, optimizer)
+    step(second, other)
+    for (key, one), two in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(one, two), key

@@ -1,8 +1,8 @@
 """What the language model is made of, in Llama's own field names.
 
 The feed-forward part of a layer is a tagged union on ``kind``: ``feed_forward`` speaks for all layers and
-``feed_forward_by_layer`` overrides it for single layers (``"0"``) or ranges with both ends included (``"4-7"``). A new kind
-is one more section below and one more member of ``FeedForwardConfig``; ``lichen.model.feed_forward.build`` matches on it.
+``feed_forward_by_layer`` overrides it for single layers (``"0"``) or ranges with both ends included (``"4-7"``). The kinds are
+in ``lichen.config.feed_forward``.
 
 >>> config = ModelConfig(hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
 >>> config.head_size, config.dense_intermediate_size(DenseConfig())
@@ -13,31 +13,13 @@ NothingConfig(kind='none')
 
 import math
 import re
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from lichen.config.base import Config
 from lichen.config.errors import ConfigError
-
-
-class DenseConfig(Config):
-    """SwiGLU (Shazeer, 2020), as in Llama: ``down(silu(gate(x)) * up(x))``."""
-
-    kind: Literal["dense"] = "dense"
-    """Every token passes through the same matrices."""
-    intermediate_size: int | None = Field(default=None, gt=0)
-    """Width of the inner layer; unset, the model's ``intermediate_size``."""
-
-
-class NothingConfig(Config):
-    """A layer of attention alone, without the norm that would stand before a feed-forward part."""
-
-    kind: Literal["none"] = "none"
-    """Attention only."""
-
-
-FeedForwardConfig = Annotated[DenseConfig | NothingConfig, Field(discriminator="kind")]
+from lichen.config.feed_forward import DenseConfig, FeedForwardConfig
 
 
 class YarnConfig(Config):

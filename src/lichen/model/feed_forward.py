@@ -1,7 +1,8 @@
 """The part of a layer that works on each token alone, and its variants.
 
 A variant is a ``FeedForward``: ``forward(x, layout) -> (y, aux)``. Adding one takes three places: its own module, its section
-(and its name in the union) in ``lichen.config.model``, and its ``case`` in ``build``; a type checker proves the match complete.
+(and its name in the union) in ``lichen.config.feed_forward``, and its ``case`` in ``build``; a type checker proves the match
+complete.
 
 ``aux`` maps a name to ``(sum, weight)``, a loss term over the real tokens (``layout.real``), which the model adds up over its
 layers and the step weighs; or to a bare tensor, a count, which the model keeps per layer in ``Output.meters``. A variant with
@@ -23,7 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.config.model import DenseConfig, ModelConfig, NothingConfig
+from lichen.config.feed_forward import (
+    DenseConfig,
+    ExpertsConfig,
+    KnowledgeConfig,
+    NothingConfig,
+    ProductKeyConfig,
+)
+from lichen.config.model import ModelConfig
 
 if TYPE_CHECKING:
     from lichen.model.layout import Layout
@@ -46,8 +54,21 @@ class FeedForward(nn.Module):
         """Called after every optimizer step taken (never a skipped one) with this layer's counts, summed over ranks."""
 
     def active_parameters(self) -> int:
-        """How many of its parameters one token meets."""
+        """How many parameters one token meets, rows that it reads from a bank in ``shared`` among them."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations of the forward pass per token, searching and reading included: two per weight of every
+        matrix it meets, unless a variant knows better.
+        """
+        vectors = sum(parameter.numel() for parameter in self.parameters() if parameter.dim() < 2)
+        return 2 * (self.active_parameters() - vectors)
+
+    def bank_bytes(self) -> int:
+        """Bytes of what it reads that is no parameter and that no other layer holds; a module in ``shared`` that holds a bank
+        for several layers has a method of this name too.
+        """
+        return 0
 
 
 class Dense(FeedForward):
@@ -80,6 +101,18 @@ def build(config: ModelConfig, layer: int, shared: nn.ModuleDict) -> FeedForward
             return Dense(config.hidden_size, config.dense_intermediate_size(chosen))
         case NothingConfig():
             return Nothing()
+        case ExpertsConfig():
+            from lichen.model.experts import MixtureOfExperts
+
+            return MixtureOfExperts(config, chosen)
+        case ProductKeyConfig():
+            from lichen.model.product_key import ProductKeyMemory
+
+            return ProductKeyMemory(config, chosen, shared)
+        case KnowledgeConfig():
+            from lichen.model.knowledge import Knowledge
+
+            return Knowledge(config, chosen, shared)
         case _:
             assert_never(chosen)
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from lichen.config.model import ModelConfig
-from lichen.model.feed_forward import FeedForward, build
+from lichen.model.feed_forward import FeedForward
 from lichen.model.language_model import LanguageModel
 from lichen.model.loss import LOGITS_PER_CHUNK, rows_per_chunk
 
 ACTIVATIONS_PER_LAYER = 10
-"""Tensors of width D that a block keeps per token, beside the feed-forward part's three of its inner width."""
+"""Tensors of width D that a block keeps per token, beside the feed-forward part's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +30,11 @@ class Size:
     trainable: int
     """Those that training changes."""
     active: int
-    """Those that one token meets."""
+    """Those that one token meets: of a mixture the experts chosen, of a table the rows read, once for every layer that reads."""
     by_part: dict[str, int]
     """``embedding``, ``attention``, ``feed_forward``, ``norms``, ``head``, ``shared``."""
+    bank_bytes: int = 0
+    """Bytes of readable entries, which are no parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +64,17 @@ def count_model(model: LanguageModel) -> Size:
     for name, parameter in model.named_parameters():
         by_part[_part(name)] += parameter.numel()
     total = sum(by_part.values())
-    layers = [module for module in model.modules() if isinstance(module, FeedForward)]
-    idle = sum(_numel(layer) - layer.active_parameters() for layer in layers)
+    parts = [*(_feed_forward(block) for block in model.model.layers), *model.shared.values()]
+    idle = sum(_numel(part) - part.active_parameters() for part in parts if hasattr(part, "active_parameters"))
+    bank = sum(part.bank_bytes() for part in parts if hasattr(part, "bank_bytes"))
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Size(total=total, trainable=trainable, active=total - idle, by_part=by_part)
+    return Size(total=total, trainable=trainable, active=total - idle, by_part=by_part, bank_bytes=bank)
+
+
+def _feed_forward(block: nn.Module) -> FeedForward:
+    part = block.mlp
+    assert isinstance(part, FeedForward)
+    return part
 
 
 def _numel(module: nn.Module) -> int:
@@ -87,14 +95,15 @@ def _part(name: str) -> str:
 
 def flops_per_token(config: ModelConfig, length: int) -> int:
     """Floating-point operations of the forward pass per token in texts of ``length`` tokens; a training step takes three times as
-    many. Two per weight of every matrix product, and causal attention over half of the text on average.
+    many. Two per weight of every matrix product, causal attention over half of the text on average, and what the feed-forward
+    parts say of themselves, search and reading included.
     """
-    size = count(config)
-    matrices = size.active - size.by_part["embedding"] - size.by_part["norms"] - size.by_part["shared"]
-    if config.tie_word_embeddings:
-        matrices += size.by_part["embedding"]
+    model = LanguageModel.on_meta(config)
+    parts = count_model(model).by_part
+    head = parts["embedding"] if config.tie_word_embeddings else parts["head"]
     heads = config.num_attention_heads * config.head_size
-    return 2 * matrices + 2 * config.num_hidden_layers * heads * length
+    attention = 2 * parts["attention"] + 2 * config.num_hidden_layers * heads * length
+    return attention + 2 * head + sum(_feed_forward(block).flops_per_token() for block in model.model.layers)
 
 
 def training_memory(
@@ -107,9 +116,12 @@ def training_memory(
     checkpointing: bool = False,
 ) -> TrainingMemory:
     """Memory of training on ``rows`` x ``length`` tokens per micro-batch, with ``moments`` float32 moments per weight."""
-    parameters, tokens = count(config).total, rows * length
-    inner = max((_inner_width(config, layer) for layer in range(config.num_hidden_layers)), default=0)
-    layer_bytes = tokens * activation_bytes * (ACTIVATIONS_PER_LAYER * config.hidden_size + 3 * inner)
+    model, tokens = LanguageModel.on_meta(config), rows * length
+    parameters = count_model(model).total
+    # A dense part keeps three tensors of its inner width: as many numbers as it has operations for each of its inputs, and
+    # parts that search or choose keep as much per operation.
+    inner = [_feed_forward(block).flops_per_token() // (2 * config.hidden_size) for block in model.model.layers]
+    layer_bytes = [tokens * activation_bytes * (ACTIVATIONS_PER_LAYER * config.hidden_size + width) for width in inner]
     stream_bytes = tokens * config.hidden_size * activation_bytes * config.num_hidden_layers
     chunked = rows_per_chunk(tokens, config.vocabulary) > 0
     logits = 2 * 4 * LOGITS_PER_CHUNK if chunked else tokens * config.vocabulary * (activation_bytes + 4)
@@ -117,16 +129,9 @@ def training_memory(
         weights=4 * parameters,
         gradients=4 * parameters,
         optimizer=4 * moments * parameters,
-        activations=layer_bytes + stream_bytes if checkpointing else layer_bytes * config.num_hidden_layers,
+        activations=max(layer_bytes) + stream_bytes if checkpointing else sum(layer_bytes),
         logits=logits,
     )
-
-
-def _inner_width(config: ModelConfig, layer: int) -> int:
-    """The widest matrix of the layer's feed-forward part: the size of what it keeps per token."""
-    with torch.device("meta"):
-        part = build(config, layer, nn.ModuleDict())
-    return max((max(parameter.shape) for parameter in part.parameters() if parameter.dim() == 2), default=0)
 
 
 if __name__ == "__main__":

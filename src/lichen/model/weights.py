@@ -2,8 +2,9 @@
 
 ``config.json`` has Llama's field names, ``qk_norm`` and ``feed_forward``: ``AutoModelForCausalLM`` loads the folder once
 ``lichen.model.hf`` is imported, and a dense model's folder can be given to ``LlamaForCausalLM`` (or, with QK norm,
-``Qwen3ForCausalLM``) itself; ``export_model`` names them in the file too. Reading takes folders of all three, whole or sharded. A
-missing, unexpected or misshapen weight is an error: transformers would go on with random numbers. Nothing is ever unpickled.
+``Qwen3ForCausalLM``) itself; ``export_model`` names them in the file too, and writes mixtures of experts as Mixtral or Qwen3-MoE.
+Reading takes folders of all these, whole or sharded. A missing, unexpected or misshapen weight is an error: transformers would go
+on with random numbers. Nothing is ever unpickled.
 
 >>> config = ModelConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, qk_norm=True)
 >>> from_hf_config(to_hf_config(config)) == config.model_copy(update={"num_key_value_heads": 2, "head_dim": 4, **_inner(config)})
@@ -24,13 +25,21 @@ import torch
 from torch import Tensor, nn
 
 from lichen.config.errors import LichenError, UsageError, nearest
-from lichen.config.model import DenseConfig, ModelConfig, YarnConfig
+from lichen.config.feed_forward import DenseConfig, ExpertsConfig
+from lichen.config.model import ModelConfig, YarnConfig
+from lichen.model.expert_names import split, stack
 from lichen.model.language_model import LanguageModel
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-ARCHITECTURES = {"lichen": "LichenForCausalLM", "llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+ARCHITECTURES = {
+    "lichen": "LichenForCausalLM",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
 
 SAME_NAME = (
     "vocab_size",
@@ -49,25 +58,38 @@ def _inner(config: ModelConfig) -> dict[str, int]:
 
 
 def native_type(config: ModelConfig) -> str | None:
-    """ "llama" or "qwen3" where transformers' own class computes the same, else None."""
+    """ "llama", "qwen3", "mixtral" or "qwen3_moe" where transformers' own class computes the same, else None."""
     parts = [config.feed_forward_of(layer) for layer in range(config.num_hidden_layers)]
-    widths = {config.dense_intermediate_size(part) if isinstance(part, DenseConfig) else None for part in parts}
-    if None in widths or len(widths) > 1:
+    dense = {config.dense_intermediate_size(part) for part in parts if isinstance(part, DenseConfig)}
+    experts = [part for part in parts if isinstance(part, ExpertsConfig)]
+    forms = {_form(config, part) for part in experts}
+    if len(dense) > 1 or len(forms) > 1 or None in forms or any(p.kind not in ("dense", "moe") for p in parts):
         return None
+    if not experts:
+        return "qwen3" if config.qk_norm else "llama" if config.hidden_size % config.num_attention_heads == 0 else None
     if config.qk_norm:
-        return "qwen3"
-    return "llama" if config.hidden_size % config.num_attention_heads == 0 else None
+        return "qwen3_moe"
+    return "mixtral" if not dense and experts[0].norm_topk_prob else None
+
+
+def _form(config: ModelConfig, part: ExpertsConfig) -> tuple[int, ...] | None:
+    """All that transformers' mixtures can differ in; None for what they do not have."""
+    if part.scoring != "softmax" or part.balance == "bias" or part.num_shared_experts:
+        return None
+    width = part.expert_width(config.dense_intermediate_size(DenseConfig()))
+    return part.num_experts, part.num_experts_per_tok, width, part.norm_topk_prob
 
 
 def to_hf_config(config: ModelConfig, model_type: str = "lichen") -> dict[str, Any]:
-    """The content of ``config.json``. Raises UsageError where ``model_type`` ("llama", "qwen3") cannot express the model."""
+    """The content of ``config.json``. Raises UsageError where ``model_type`` ("llama", say) cannot express the model."""
     native = native_type(config)
     if model_type not in ("lichen", native):
         raise UsageError(
             f"this model is not one of type '{model_type}'{nearest(model_type, {'lichen', native or 'lichen'})}"
         )
-    first = config.feed_forward_of(0)
-    dense = first if native is not None and isinstance(first, DenseConfig) else DenseConfig()
+    parts = [config.feed_forward_of(layer) for layer in range(config.num_hidden_layers)]
+    plain = native in ("llama", "qwen3") or model_type == "qwen3_moe"
+    dense = next((part for part in parts if plain and isinstance(part, DenseConfig)), DenseConfig())
     data = {name: getattr(config, name) for name in SAME_NAME}
     data |= {
         "architectures": [ARCHITECTURES[model_type]],
@@ -84,7 +106,48 @@ def to_hf_config(config: ModelConfig, model_type: str = "lichen") -> dict[str, A
     }
     if model_type == "lichen":
         data |= {key: config.to_data()[key] for key in ("qk_norm", "feed_forward", "feed_forward_by_layer")}
-    return data | ({"use_sliding_window": False} if model_type == "qwen3" else {"mlp_bias": False})
+    if model_type == "mixtral":
+        return data | _experts_to_hf(config, model_type) | {"sliding_window": None}
+    if model_type in ("qwen3", "qwen3_moe"):
+        return data | _experts_to_hf(config, model_type) | {"use_sliding_window": False}
+    return data | {"mlp_bias": False}
+
+
+def _experts_to_hf(config: ModelConfig, model_type: str) -> dict[str, Any]:
+    """What Mixtral's and Qwen3-MoE's ``config.json`` say of experts; nothing for other types."""
+    parts = {layer: config.feed_forward_of(layer) for layer in range(config.num_hidden_layers)}
+    section = next((part for part in parts.values() if isinstance(part, ExpertsConfig)), None)
+    if section is None:
+        return {}
+    width = section.expert_width(config.dense_intermediate_size(DenseConfig()))
+    data = {"num_experts_per_tok": section.num_experts_per_tok, "num_local_experts": section.num_experts}
+    if model_type == "mixtral":
+        return data | {"intermediate_size": width}
+    return data | {
+        "num_experts": section.num_experts,  # what older readers look for
+        "moe_intermediate_size": width,
+        "norm_topk_prob": section.norm_topk_prob,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [layer for layer, part in parts.items() if isinstance(part, DenseConfig)],
+    }
+
+
+def _experts_from_hf(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """``feed_forward`` and ``feed_forward_by_layer`` of a Mixtral or Qwen3-MoE."""
+    number = data.get("num_experts", data.get("num_local_experts"))
+    width = data.get("intermediate_size" if kind == "mixtral" else "moe_intermediate_size")
+    if None in (number, width, data.get("num_experts_per_tok")):
+        raise UsageError("config.json: the number of experts, of those per token and their width must be given")
+    section = {
+        "kind": "moe",
+        "num_experts": number,
+        "num_experts_per_tok": data["num_experts_per_tok"],
+        "moe_intermediate_size": width,
+        "norm_topk_prob": kind == "mixtral" or bool(data.get("norm_topk_prob", False)),
+    }
+    step, single = data.get("decoder_sparse_step") or 1, data.get("mlp_only_layers") or []
+    dense = [layer for layer in range(data["num_hidden_layers"]) if layer in single or (layer + 1) % step]
+    return {"feed_forward": section, "feed_forward_by_layer": {str(layer): {"kind": "dense"} for layer in dense}}
 
 
 def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -98,7 +161,7 @@ def _rope_to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_hf_config(data: Mapping[str, Any]) -> ModelConfig:
-    """The model that a ``config.json`` of type lichen, llama or qwen3 describes. Raises UsageError for what we do not have."""
+    """The model that a ``config.json`` of one of ``ARCHITECTURES`` describes. Raises UsageError for what we do not have."""
     kind = data.get("model_type")
     if kind not in ARCHITECTURES:
         raise UsageError(f"config.json: model_type '{kind}' is not supported{nearest(str(kind), ARCHITECTURES)}")
@@ -110,7 +173,9 @@ def from_hf_config(data: Mapping[str, Any]) -> ModelConfig:
         fields[name] = data.get(name)
     fields["tie_word_embeddings"] = bool(data.get("tie_word_embeddings", False))
     fields |= _rope_from_hf(data)
-    fields["qk_norm"] = kind == "qwen3" or (kind == "lichen" and bool(data.get("qk_norm", False)))
+    fields["qk_norm"] = kind in ("qwen3", "qwen3_moe") or (kind == "lichen" and bool(data.get("qk_norm", False)))
+    if kind in ("mixtral", "qwen3_moe"):
+        fields |= _experts_from_hf(data, kind)
     if kind == "lichen":
         fields |= {key: data[key] for key in ("feed_forward", "feed_forward_by_layer") if data.get(key) is not None}
     return ModelConfig.from_data(fields)
@@ -120,7 +185,10 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
     """Name everything in ``data`` that changes what is computed and that our blocks do not have."""
     activation = data.get("hidden_act", "silu")
     problems = [f"hidden_act '{activation}' (only silu)"] if activation not in ("silu", "swish") else []
-    problems += [name for name in ("attention_bias", "mlp_bias", "use_sliding_window") if data.get(name)]
+    names = ["attention_bias", "mlp_bias", "use_sliding_window"]
+    if data.get("model_type") == "mixtral":
+        names += ["sliding_window", "router_jitter_noise"]
+    problems += [name for name in names if data.get(name)]
     if problems:
         raise UsageError(f"config.json: not supported: {', '.join(problems)}; import another model")
 
@@ -128,7 +196,8 @@ def _refuse_foreign(data: Mapping[str, Any]) -> None:
 def _rope_from_hf(data: Mapping[str, Any]) -> dict[str, Any]:
     """``rope_theta`` and ``rope_scaling`` out of either spelling."""
     found = dict(data.get("rope_scaling") or data.get("rope_parameters") or {})
-    theta = found.pop("rope_theta", None) or data.get("rope_theta") or 10000.0
+    usual = 1e6 if data.get("model_type") == "mixtral" else 10000.0
+    theta = found.pop("rope_theta", None) or data.get("rope_theta") or usual
     kind = found.pop("rope_type", None) or found.pop("type", None) or "default"
     found.pop("type", None)
     if found.pop("partial_rotary_factor", 1.0) not in (None, 1.0) or kind not in ("default", "yarn"):
@@ -188,15 +257,16 @@ def write_model(
 
     settled: ModelConfig = config or model.config  # pyright: ignore[reportAssignmentType]
     write_config(settled, folder, extra, model_type)
-    save_file(state_for_saving(model), Path(folder) / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(split(state_for_saving(model), model_type), Path(folder) / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def export_model(model: LanguageModel, folder: Path, extra: Mapping[str, Any] | None = None) -> str:
-    """Write a folder that transformers loads without Lichen; returns its type, "llama" or "qwen3". UsageError where none fits."""
+    """Write a folder that transformers loads without Lichen; returns its type (``native_type``). UsageError where none fits."""
     native = native_type(model.config)
     if native is None:
         raise UsageError(
-            "only a model whose layers are all dense and equally wide exports natively; load this one through lichen.model.hf"
+            "only a model whose layers are all dense and equally wide, or mixtures as in Mixtral and Qwen3-MoE, exports natively;"
+            " load this one through lichen.model.hf"
         )
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_model(model, folder, extra=extra, model_type=native)
@@ -264,7 +334,7 @@ def load_weights(
     """Make ``state`` the weights of ``model``, strictly. A model on the meta device takes the tensors themselves, on
     ``device`` and in ``dtype``; any other keeps its own memory.
     """
-    state = _without_redundant(model, state, where)
+    state = stack(_without_redundant(model, state, where), where)
     own = model.state_dict()
     _check(where, own, state)
     if any(tensor.is_meta for tensor in own.values()):

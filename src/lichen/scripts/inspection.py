@@ -3,6 +3,9 @@
 The kind is told from what lies there. Nothing is loaded that is not shown: a recipe's model is built on the meta device, a
 checkpoint is read by its headers, a data set by its statistics. Damage is said, with the file's name.
 
+    lichen inspect RECIPE... --iso-parameters OTHER   what makes the model of RECIPE... as large as that of OTHER
+    lichen inspect RECIPE... --iso-flops OTHER        what makes it cost as much per token
+
 >>> print(show({"Parameters": {"total": 1234567, "embedding": 1000}}))
 Parameters
   total      1,234,567
@@ -12,14 +15,18 @@ Parameters
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lichen.config import flags, yaml12
 from lichen.config.base import Config, load
 from lichen.config.errors import UsageError, nearest
 from lichen.scripts.command_line import run_module
+
+if TYPE_CHECKING:
+    from lichen.config.model import ModelConfig
+    from lichen.scripts.train import TrainRecipe
 
 Facts = dict[str, dict[str, Any]]
 
@@ -29,6 +36,10 @@ class InspectCommand(Config):
 
     json_output: bool = False
     """Print the facts as JSON."""
+    iso_parameters: tuple[Path, ...] = ()
+    """Another recipe, or several merged: what gives the model of the recipes at PATH, merged as well, as many parameters."""
+    iso_flops: tuple[Path, ...] = ()
+    """The same for floating-point operations per token, search and reading included."""
 
 
 def run(argv: list[str]) -> int:
@@ -37,6 +48,8 @@ def run(argv: list[str]) -> int:
     command = load(InspectCommand, flags=arguments.settings, environment={})
     if not arguments.positionals:
         raise UsageError("lichen inspect needs a path: a data set, a shard, a run, a checkpoint or a recipe")
+    if command.iso_parameters or command.iso_flops:
+        return _run_iso(command, arguments.positionals)
     for spec in arguments.positionals:
         kind, facts = inspect(spec)
         if command.json_output:
@@ -114,17 +127,78 @@ def _preparation_recipe(path: Path) -> Facts:
 
 
 def _training_recipe(path: Path) -> Facts:
+    recipe, model = _read_training([path])
+    return _model_facts(model, recipe.train.batch_size // recipe.train.accumulation, recipe.data.sequence_length)
+
+
+def _read_training(paths: Sequence[Path]) -> tuple[TrainRecipe, ModelConfig]:
+    """The recipes merged, and the model with the vocabulary it will have."""
     from lichen.config.prepare import TokenizerConfig
     from lichen.dataset.tokenizer import Tokenizer
     from lichen.scripts.train import TrainRecipe
 
-    recipe = load(TrainRecipe, [path], environment={})
+    recipe = load(TrainRecipe, paths, environment={})
     model = recipe.model
     if model.vocab_size is None and recipe.data.path is not None and (recipe.data.path / "tokenizer").is_dir():
         model = model.with_vocabulary(Tokenizer.load(recipe.data.path / "tokenizer").vocab_size)
     elif model.vocab_size is None:  # the data is yet to be prepared: what a preparation makes unless told otherwise
         model = model.with_vocabulary(TokenizerConfig().vocab_size)
-    return _model_facts(model, recipe.train.batch_size // recipe.train.accumulation, recipe.data.sequence_length)
+    return recipe, model
+
+
+def _run_iso(command: InspectCommand, positionals: Sequence[str]) -> int:
+    """Print what makes the model of ``positionals`` equal to the other one."""
+    if command.iso_parameters and command.iso_flops:
+        raise UsageError("a model is made equal in one respect: give --iso-parameters or --iso-flops, not both")
+    others = command.iso_parameters or command.iso_flops
+    kind = "parameters" if command.iso_parameters else "FLOPs per token"
+    paths = [*flags.existing_files(positionals, "recipe"), *flags.existing_files(map(str, others), "recipe")]
+    settings, rows = compare_sizes(
+        paths[: len(positionals)], paths[len(positionals) :], by_flops=not command.iso_parameters
+    )
+    if command.json_output:
+        print(json.dumps({"settings": settings, **rows}, ensure_ascii=False, indent=1))
+        return 0
+    print(f"{' + '.join(positionals)}: as many {kind} as {' + '.join(map(str, others))}\n{_table(rows)}\n")
+    told = " ".join(f"--model.{path} {json.dumps(value)}" for path, value in settings.items())
+    print(f"set: {told}" if settings else "they are as near to each other as they can be")
+    return 0
+
+
+def compare_sizes(
+    recipes: Sequence[Path], others: Sequence[Path], *, by_flops: bool
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings that make the model of ``recipes`` equal to that of ``others``, in parameters or operations per token; and
+    the measures of both and of the model so set, each with the difference to the other in percent.
+    """
+    from dataclasses import asdict
+
+    from lichen.model.iso import changes, differences, fit, measure
+
+    recipe, model = _read_training(recipes)
+    length = recipe.data.sequence_length
+    target = measure(_read_training(others)[1], length)
+    fitted = fit(model, target, "flops_per_token" if by_flops else "trainable", length)
+    rows: dict[str, dict[str, Any]] = {"other": asdict(target)}
+    for name, config in (("as it is", model), ("so set", fitted)):
+        found = measure(config, length)
+        rows[name] = asdict(found) | {"differences": differences(found, target)}
+    return changes(model, fitted), rows
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line per model, with the differences in percent beside the numbers."""
+    names = {"trainable": "trainable", "active": "active", "flops_per_token": "FLOPs per token", "bank_bytes": "bank"}
+    cells = [["", *(cell for title in names.values() for cell in (title, ""))]]
+    for heading, row in rows.items():
+        cells.append([heading])
+        for name in names:
+            difference = row.get("differences", {}).get(name)
+            cells[-1].append(gibibytes(row[name]) if name == "bank_bytes" else f"{row[name]:,}")
+            cells[-1].append("" if difference is None else f"{difference:+.2f} %")
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in cells]
+    return "\n".join("  " + "  ".join(line).rstrip() for line in lines)
 
 
 def _model_facts(model: Any, rows: int, length: int) -> Facts:
