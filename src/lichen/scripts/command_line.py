@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("chat", "talk with a trained model in the terminal"),
     "plot": ("plot", "draw the curves of one or several runs"),
     "quickstart": ("quickstart", "the whole road on this machine, offline, in a few minutes"),
+    "knowledge": ("knowledge", "build, search, look at and change the facts a model reads"),
     "inspect": ("inspection", "show a data set, shard, run, checkpoint or recipe"),
     "doctor": ("doctor", "check a recipe, this machine and the paths, and make a short trial"),
 }
