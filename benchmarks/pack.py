@@ -18,6 +18,7 @@ from collections import Counter
 import numpy as np
 from bars import Bar, report
 
+from lichen.dataset.linking import NO_LINKS
 from lichen.dataset.packing import pack
 from lichen.dataset.plan import Plan
 
@@ -29,6 +30,7 @@ class LengthsOnly:
 
     name = "made"
     weight = None
+    linked = False
 
     def __init__(self, lengths: np.ndarray):
         self.lengths = lengths
@@ -36,6 +38,9 @@ class LengthsOnly:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def links(self, i: int) -> np.ndarray:
+        return NO_LINKS
 
     def tokens(self, i: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         return np.zeros(int(self.lengths[i]), dtype=np.int64)[start:stop]

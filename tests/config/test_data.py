@@ -31,6 +31,9 @@ def test_sample_is_a_count_or_a_fraction(text, value):
         ({"sample": 0}, "at least 1"),
         ({"sequence_length": 1}, "sequence_length"),
         ({"workers": -1}, "workers"),
+        ({"links": {"rebind": 1.1}}, "links.rebind"),
+        ({"links": {"rebind": 0.9, "remove": 0.2}}, "at most 1 together"),
+        ({"links": {"null_samples": -1}}, "null_samples"),
     ],
 )
 def test_impossible_settings_are_refused(data, message):

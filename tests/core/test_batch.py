@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lichen.core.batch import IGNORE_TARGET, Batch
+from lichen.core.batch import IGNORE_TARGET, Batch, Links
 
 
 def made() -> Batch:
@@ -37,3 +37,51 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused() -> None:
 def test_moving_keeps_the_count_taken_on_the_host() -> None:
     moved = made().to("cpu")
     assert moved.__dict__["num_targets"] == 8
+
+
+def linked() -> Links:
+    """Links in rows 0, 1 and 3 of four; entry 7 has another content in this step, entry 4 is absent."""
+    return Links(
+        positions=torch.tensor([[0, 1], [1, 0], [1, 1], [3, 2]]),
+        entries=torch.tensor([[7, -1], [2, 3], [2, 3], [7, -1]]),
+        first=torch.tensor([True, True, False, True]),
+        nulls=torch.tensor([[0, 0], [2, 1], [3, 0]]),
+        overridden=torch.tensor([7]),
+        tokens=torch.tensor([[70, 71, 72]]),
+        removed=torch.tensor([4]),
+    )
+
+
+def test_links_go_with_their_rows_and_the_view_of_the_bank_goes_whole() -> None:
+    batch = made()
+    batch.links = linked()
+    first, second = (part.links for part in batch.split(2))
+    assert first is not None and second is not None and first.first is not None and second.first is not None
+    assert first.positions.tolist() == [[0, 1], [1, 0], [1, 1]] and second.positions.tolist() == [[1, 2]]
+    assert first.entries.tolist() == [[7, -1], [2, 3], [2, 3]] and second.entries.tolist() == [[7, -1]]
+    assert first.first.tolist() == [True, True, False] and second.first.tolist() == [True]
+    assert first.nulls.tolist() == [[0, 0]] and second.nulls.tolist() == [[0, 1], [1, 0]]
+    for part in (first, second):
+        assert (part.overridden.tolist(), part.tokens.tolist(), part.removed.tolist()) == ([7], [[70, 71, 72]], [4])
+
+
+def test_a_view_of_the_bank_with_as_many_entries_as_rows_is_not_split() -> None:
+    batch = made()
+    links = linked()
+    links.removed = torch.arange(4)
+    batch.links = links
+    assert all(part.links is not None and part.links.removed.tolist() == [0, 1, 2, 3] for part in batch.split(4))
+
+
+def test_links_move_with_the_batch() -> None:
+    batch = made()
+    batch.links = linked()
+    moved = batch.to("meta").links
+    assert moved is not None and moved.first is not None
+    assert {getattr(moved, name).device.type for name in vars(moved)} == {"meta"}
+    without = linked()
+    without.first = None
+    batch.links = without
+    there = batch.to("meta").links
+    assert there is not None and there.first is None and there.removed.device.type == "meta"
+    assert made().to("meta").links is None

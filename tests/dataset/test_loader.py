@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def equal(a: Batch, b: Batch) -> bool:
 
 def joined(parts: list[Batch]) -> Batch:
     names = ("tokens", "targets", "positions", "segments")
-    tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    tensors: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
     lengths = sum((part.lengths for part in parts), ())
     return Batch(**tensors, lengths=lengths, row_numbers=sum((part.row_numbers for part in parts), ()))
 
@@ -176,3 +177,85 @@ def test_bits_per_byte_of_a_limited_validation_estimate_those_of_the_whole():
 def test_validation_rows_that_cannot_be_shared_out_are_refused():
     with pytest.raises(UsageError, match="multiple of 4"):
         ValidationBatches(plan(), 6, 7, world_size=4)
+
+
+# --- Links ---
+
+
+def linked_loader(stories: ModuleType, **options: Any) -> Loader:
+    """Batches of made texts that tell facts, with their bank."""
+    return Loader(stories.plan(), 8, pad_id=0, rebinder=stories.rebinder(rebind=0.6, remove=0.2), **options)
+
+
+def links_of(batch: Batch) -> dict[str, Any]:
+    assert batch.links is not None
+    return {name: tensor.tolist() for name, tensor in vars(batch.links).items()}
+
+
+def joined_links(parts: list[Batch]) -> dict[str, Any]:
+    """The links of micro-batches as those of one batch, once it is sure that all have the same view of the bank."""
+    whole = links_of(parts[0])
+    for name in ("overridden", "tokens", "removed"):
+        assert all(links_of(part)[name] == whole[name] for part in parts)
+    for name in ("positions", "nulls"):
+        whole[name] = [
+            [row + number * part.rows, column]
+            for number, part in enumerate(parts)
+            for row, column in links_of(part)[name]
+        ]
+    for name in ("entries", "first"):
+        whole[name] = [value for part in parts for value in links_of(part)[name]]
+    return whole
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_every_world_size_sees_the_same_facts_changed(world_size, accumulation, stories):
+    whole = linked_loader(stories)
+    ranks = [
+        linked_loader(stories, rank=r, world_size=world_size, accumulation=accumulation) for r in range(world_size)
+    ]
+    for step in (0, 1, 2, 30):
+        micro = [part for loader in ranks for part in loader.batch(step).split(accumulation)]
+        expected = whole.batch(step)
+        assert equal(joined(micro), expected)
+        assert joined_links(micro) == links_of(expected)
+        assert links_of(expected)["overridden"] and links_of(expected)["positions"] and links_of(expected)["nulls"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_build_the_same_links(workers, stories):
+    alone = list(linked_loader(stories, rank=1, world_size=2).batches(3, 9))
+    helped = list(linked_loader(stories, rank=1, world_size=2, workers=workers).batches(3, 9))
+    assert [links_of(batch) for batch in alone] == [links_of(batch) for batch in helped]
+    assert all(equal(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_a_mixture_has_the_links_of_its_sources(stories):
+    other = DocumentList("plain", [[5, 6, 7, 0]] * 50)
+    mixture = Mixture([Plan(other, 64, 0), stories.plan()], [0.5, 0.5], seed=0)
+    rebinder = stories.rebinder(rebind=0.5)
+    links = links_of(Loader(mixture, 16, pad_id=0, rebinder=rebinder).batch(0))
+    assert {row for row, _ in links["positions"]} == {n for n in range(16) if mixture.source(n)[0] == 1}
+    assert {row for row, _ in links["nulls"]} == set(range(16))
+
+
+def test_without_a_bank_or_one_who_reads_it_the_text_is_as_it_is(stories):
+    plain = Loader(stories.plan(), 8, pad_id=0).batch(0)
+    assert plain.links is None
+    unlinked = Plan(stories.documents(linked=False), 64, seed=0, window=30)
+    untouched = Loader(unlinked, 8, pad_id=0, rebinder=stories.rebinder(rebind=1.0, remove=0.0)).batch(0)
+    assert untouched.links is None and equal(untouched, plain)
+
+
+def test_validation_has_links_and_changes_nothing(stories):
+    source, rebinder = stories.plan(), stories.rebinder(rebind=0.6, remove=0.2)
+    plain = list(ValidationBatches(source, 4, 7))
+    linked = list(ValidationBatches(source, 4, 7, rebinder=rebinder))
+    again = list(ValidationBatches(source, 4, 7, rebinder=rebinder))
+    assert sum(len(links_of(item.batch)["positions"]) for item in linked) > 100
+    for a, b, c in zip(plain, linked, again, strict=True):
+        links = links_of(b.batch)
+        assert a.batch.links is None and equal(a.batch, b.batch) and links == links_of(c.batch)
+        assert links["overridden"] == links["removed"] == links["tokens"] == []
+        assert {len(row) for row in links["entries"]} <= {4}

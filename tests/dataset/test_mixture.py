@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lichen.config.errors import UsageError
+from lichen.dataset.linking import LINK, NO_LINKS
 from lichen.dataset.mixture import Joined, Mixture, Shares, plan_rows
 from lichen.dataset.plan import DocumentList, Plan
 
@@ -81,6 +82,16 @@ def test_an_epoch_is_as_many_rows_as_the_sources_have():
     mixture = mixed()
     rows = sum(plan.rows_in_epoch(0) for plan in mixture.plans)
     assert (mixture.rows_in_epoch(3), mixture.rows_before(3)) == (rows, 3 * rows)
+
+
+def test_links_go_with_their_documents():
+    links = np.zeros(3, LINK)
+    linked = DocumentList("linked", [range(4), range(5)], links=[NO_LINKS, links])
+    joined = Joined([made("a", 3), linked])
+    assert joined.linked and not Joined([made("a", 3)]).linked
+    assert [len(joined.links(i)) for i in range(5)] == [0, 0, 0, 0, 3]
+    mixture = Mixture([Plan(made("a", 3), 16, 0), Plan(linked, 16, 0)], [1, 1], seed=0)
+    assert mixture.documents.linked and len(mixture.documents.links(4)) == 3
 
 
 def test_sources_without_weights_are_read_once_per_epoch():

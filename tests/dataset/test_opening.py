@@ -12,11 +12,13 @@ from lichen.dataset.plan import DocumentList, Plan
 class FakePrepared:
     """What ``open_data`` asks of a prepared folder."""
 
-    def __init__(self, folder, train, validation, tokenizer="t"):
+    def __init__(self, folder, train, validation, tokenizer="t", bank=None):
         self.folder = folder
         self.tokenizer_folder = folder / "tokenizer"
         self.tokenizer_fingerprint = tokenizer
         self.fingerprint = f"bytes of {folder.name}"
+        self.bank_hash = bank
+        self.knowledge_folder = folder / "knowledge" if bank else None
         self._splits = {"train": train, "validation": validation}
 
     def documents(self, split):
@@ -134,3 +136,19 @@ def test_empty_folders_are_said(folders):
         open_data(DataConfig(path=empty), seed=0)
     with pytest.raises(LichenError, match="empty: no documents to validate on"):
         open_data(DataConfig(path=folders("a", [made("x", 3)]), validation=empty), seed=0)
+
+
+def test_folders_are_linked_with_one_bank_or_none(folders):
+    plain, linked = folders("plain", [made("x", 20)]), folders("linked", [made("y", 20)], bank="abc")
+    again, other = folders("again", [made("z", 20)], bank="abc"), folders("other", [made("z", 20)], bank="def")
+
+    def opened(*paths):
+        sources = [{"path": str(path)} for path in paths]
+        return open_data(DataConfig.from_data({"sources": sources, "sequence_length": 32}), seed=0)
+
+    assert opened(plain).knowledge is None
+    assert opened(plain, linked, again).knowledge == linked / "knowledge"
+    with pytest.raises(UsageError, match=r"other was linked with another bank than .*linked: prepare it again with"):
+        opened(plain, linked, other)
+    with pytest.raises(UsageError, match="another bank"):
+        open_data(DataConfig(path=linked, validation=other), seed=0)

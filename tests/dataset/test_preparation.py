@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +15,12 @@ import pytest
 
 from lichen.config.cleaning import CleanConfig, SourceConfig
 from lichen.config.errors import LichenError, UsageError
-from lichen.config.prepare import ShardConfig, SplitConfig, TokenizerConfig
+from lichen.config.prepare import LinkingConfig, ShardConfig, SplitConfig, TokenizerConfig
 from lichen.core import folders
 from lichen.core.locks import FolderLock
+from lichen.dataset.bank import Bank, write_bank
+from lichen.dataset.bank_arrays import BankArrays
+from lichen.dataset.facts import made_fact
 from lichen.dataset.preparation import Outcome, prepare, tokenise
 from lichen.dataset.shards import Prepared
 from lichen.dataset.tokenizer import Tokenizer
@@ -413,3 +417,146 @@ def test_token_columns_have_the_small_type(made: Any) -> None:
     _, output, _ = made
     (part, _) = Prepared.open(output).documents("train")
     assert part.tokens(0).dtype == np.uint16
+
+
+# --- With a bank ---
+
+
+def write_linked_sources(folder: Path) -> tuple[list[SourceConfig], LinkingConfig]:
+    """Texts that tell facts, some of them, and the bank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = [made_fact(f"Person {n}", "home", f"Town {n % 7}", id=str(n)) for n in range(40)]
+    facts.append(made_fact("杜甫", "出生地", "巩县", id="du"))
+    texts = [f"Once Person {n} lived in Town {n % 7}. There were {n} cats." for n in range(60)] + ["杜甫生于巩县。"]
+    (folder / "tales.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    if not (folder / "bank").exists():
+        write_bank(folder / "bank", facts)
+    return [SourceConfig(path=folder / "tales.jsonl")], LinkingConfig(bank=folder / "bank", window=50)
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[SourceConfig], LinkingConfig, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("linked")
+    sources, knowledge = write_linked_sources(folder / "raw")
+    run(sources, folder / "out", knowledge=knowledge)
+    return sources, knowledge, contents(folder / "out")
+
+
+def test_links_lead_from_the_text_to_the_copy_of_the_bank(linked: Any, tmp_path: Path) -> None:
+    sources, knowledge, expected = linked
+    prepared = run(sources, tmp_path / "out", knowledge=knowledge, workers=2).prepared
+    assert contents(tmp_path / "out") == expected
+    assert prepared.knowledge_folder == tmp_path / "out" / "knowledge"
+    bank = Bank.open(tmp_path / "out" / "knowledge")
+    assert bank.hash == prepared.bank_hash == Bank.open(knowledge.bank).hash
+    tokenizer = Tokenizer.load(prepared.tokenizer_folder)
+    linked_entries: list[int] = []
+    for split in ("train", "validation"):
+        for part in prepared.documents(split):
+            assert part.linked
+            for number in range(len(part)):
+                for link in part.links(number):
+                    fact = bank.facts[link["entries"][0]]
+                    spelt = part.tokens(number, link["start"], link["start"] + link["count"])
+                    assert fact.object in tokenizer.decode(spelt)
+                    assert fact.subject in tokenizer.decode(part.tokens(number, link["subject"], link["start"]))
+                    linked_entries.append(link["entries"][0])
+    assert sorted(linked_entries) == list(range(41))
+    counts = prepared.statistics["knowledge"]
+    assert counts["entries"] == 41
+    assert sum(counts[split]["links"] for split in ("train", "validation")) == 41
+    assert sum(counts[split]["linked_entries"] for split in ("train", "validation")) == 41
+    assert 0 < counts["train"]["share_of_tokens"] < 0.5
+
+
+def test_text_without_a_bank_is_prepared_as_ever(made: Any) -> None:
+    _, output, expected = made
+    assert not any("knowledge" in name or "links" in name for name in expected)
+    assert b"knowledge" not in expected["prepare.yaml"] + expected["dataset.json"] + expected["statistics.json"]
+    prepared = Prepared.open(output)
+    assert prepared.bank_hash is None and prepared.knowledge_folder is None
+    assert not prepared.documents("train")[0].linked
+
+
+def test_an_interruption_anywhere_ends_in_the_same_bytes_with_a_bank(linked: Any, tmp_path: Path) -> None:
+    sources, knowledge, expected = linked
+    with pytest.MonkeyPatch.context() as patch:
+        count = crash_at(patch, -1)
+        run(sources, tmp_path / "counted", knowledge=knowledge)
+        total = count()
+    for point in sorted({*range(24, 36, 3), *range(60, total + 1, max(1, total // 5))}):
+        output = tmp_path / f"at-{point}"
+        with pytest.MonkeyPatch.context() as patch:
+            crash_at(patch, point)
+            with pytest.raises(Killed):
+                run(sources, output, knowledge=knowledge)
+        run(sources, output, knowledge=knowledge)
+        assert contents(output) == expected, point
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/tales/shard_00001.links.npy",
+        "validation/tales/shard_00000.links.npy",
+        "knowledge/facts.jsonl",
+        "knowledge/bank.json",
+        "knowledge/history.jsonl",
+    ],
+)
+def test_damaged_links_and_banks_are_made_again(linked: Any, tmp_path: Path, name: str) -> None:
+    sources, knowledge, expected = linked
+    output = tmp_path / "out"
+    for path, data in expected.items():
+        (output / path).parent.mkdir(parents=True, exist_ok=True)
+        (output / path).write_bytes(data)
+    (output / name).write_bytes(expected[name][:-1] + b"?")
+    with pytest.raises(LichenError, match=f"{name}: .*lichen prepare"):
+        Prepared.open(output)
+    assert run(sources, output, knowledge=knowledge).damaged == (f"{name}: checksum differs",)
+    assert contents(output) == expected
+
+
+def test_tokens_kept_beside_the_copy_of_the_bank_are_no_damage(linked: Any, tmp_path: Path) -> None:
+    sources, knowledge, expected = linked
+    prepared = run(sources, tmp_path / "out", knowledge=knowledge).prepared
+    folder = prepared.knowledge_folder
+    assert folder is not None
+    BankArrays.of_bank(Bank.open(folder), Tokenizer.load(prepared.tokenizer_folder))
+    assert list(folder.glob("arrays-*"))
+    Prepared.open(tmp_path / "out")
+    assert run(sources, tmp_path / "out", knowledge=knowledge).state == "whole"
+    (tmp_path / "out" / "dataset.json").unlink()
+    assert run(sources, tmp_path / "out", knowledge=knowledge).state == "mended"
+    assert contents(tmp_path / "out") == expected
+
+
+def test_a_half_copied_bank_of_a_killed_process_does_not_stay(linked: Any, tmp_path: Path) -> None:
+    sources, knowledge, expected = linked
+    for place in (tmp_path / "out.partial" / "result", tmp_path / "out"):
+        left = place / ".knowledge.partial"
+        left.mkdir(parents=True)
+        (left / "facts.jsonl").write_bytes(b"half")
+        assert run(sources, tmp_path / "out", knowledge=knowledge).state == (
+            "made" if place.name == "result" else "whole"
+        )
+        assert contents(tmp_path / "out") == expected and not left.exists()
+
+
+def test_a_changed_or_another_bank_is_refused(tmp_path: Path) -> None:
+    sources, knowledge = write_linked_sources(tmp_path / "raw")
+    with pytest.raises(Killed):
+        run(sources, tmp_path / "begun", knowledge=knowledge, report=_interrupt_at("tokenise"))
+    run(sources, tmp_path / "done", knowledge=knowledge)
+    assert knowledge.bank is not None
+    shutil.rmtree(knowledge.bank)
+    write_bank(knowledge.bank, [made_fact("Person 1", "home", "Town 3", id="1")])
+    for name in ("begun", "done"):
+        with pytest.raises(LichenError, match=r"bank: the bank changed since; take the changes back"):
+            run(sources, tmp_path / name, knowledge=knowledge)
+    with pytest.raises(UsageError, match=r"other settings: knowledge: .*window.* → null"):
+        run(sources, tmp_path / "done")
+    assert len(Bank.open(tmp_path / "done" / "knowledge")) == 41
+    with pytest.raises(UsageError, match="nowhere"):
+        run(sources, tmp_path / "new", knowledge=LinkingConfig(bank=tmp_path / "nowhere"))
+    assert not (tmp_path / "new").exists() and not (tmp_path / "new.partial").exists()

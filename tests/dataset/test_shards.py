@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lichen.config.errors import LichenError, UsageError
+from lichen.dataset.linking import LINK, NO_LINKS
 from lichen.dataset.shards import Documents, Prepared, token_type, write_shard
 
 
@@ -74,3 +75,41 @@ def test_opening_the_wrong_folder_says_so(tmp_path: Path) -> None:
         Prepared.open(tmp_path / "preparde")
     with pytest.raises(UsageError, match="not a prepared folder"):
         Prepared.open(tmp_path / "prepared")
+
+
+def links_at(*starts: int) -> np.ndarray:
+    links = np.zeros(len(starts), LINK)
+    links["start"], links["entries"], links["count"] = starts, np.array(starts)[:, None] * 10, 1
+    return links
+
+
+def test_links_come_back_with_their_documents_over_shard_borders(tmp_path: Path) -> None:
+    parts = [[NO_LINKS, links_at(3, 5), NO_LINKS, links_at(1)], [NO_LINKS], [links_at(2), NO_LINKS]]
+    for number, part in enumerate(parts):
+        write_shard(tmp_path, number, random_documents(len(part)), [1] * len(part), np.dtype("<u2"), links=part)
+    stems = [tmp_path / f"shard_{n:05d}" for n in range(3)]
+    documents = Documents("d", None, stems, np.dtype("<u2"), linked=True)
+    found = [documents.links(number)["start"].tolist() for number in range(7)]
+    assert found == [[], [3, 5], [], [1], [], [2], []]
+    assert documents.links(1)["entries"][:, 0].tolist() == [30, 50]
+    assert documents.all_links(0)["document"].tolist() == [1, 1, 3]
+    with pytest.raises(IndexError):
+        documents.links(7)
+
+
+def test_text_without_a_bank_has_no_links_and_no_file_of_them(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, random_documents(3), [1] * 3, np.dtype("<u2"))
+    documents = Documents("d", None, [tmp_path / "shard_00000"], np.dtype("<u2"))
+    assert not documents.linked and len(documents.links(2)) == 0
+    assert not list(tmp_path.glob("*links*"))
+
+
+def test_a_damaged_links_column_is_named(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, random_documents(1), [1], np.dtype("<u2"), links=[links_at(3)])
+    path = tmp_path / "shard_00000.links.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(LichenError, match=r"shard_00000.links.npy: damaged"):
+        Documents("d", None, [tmp_path / "shard_00000"], np.dtype("<u2"), linked=True).links(0)
+    np.save(path, np.zeros(4))
+    with pytest.raises(LichenError, match=r"shard_00000.links.npy: not a links column"):
+        Documents("d", None, [tmp_path / "shard_00000"], np.dtype("<u2"), linked=True).links(0)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lichen.config.errors import UsageError
+from lichen.dataset.linking import LINK
 from lichen.dataset.mixture import given_weight
 from lichen.dataset.plan import DocumentList
 from lichen.dataset.subset import Subset, sample_documents
@@ -26,6 +27,15 @@ def test_a_subset_reads_like_its_documents():
     for i, number in enumerate(part.indices.tolist()):
         assert part.tokens(i, 1).tolist() == whole.tokens(number, 1).tolist()
         assert (part.lengths[i], part.bytes[i]) == (whole.lengths[number], whole.bytes[number])
+
+
+def test_a_subset_has_the_links_of_its_documents():
+    links = [np.full(n % 4, n, LINK) for n in range(50)]
+    whole = DocumentList("a", [[1, 2]] * 50, links=links)
+    part = Subset(whole, 20, 0)
+    assert part.linked and not Subset(made("a", 5), 2, 0).linked
+    for i, number in enumerate(part.indices.tolist()):
+        assert part.links(i)["start"].tolist() == [number] * (number % 4)
 
 
 def test_a_fraction_is_taken_of_every_source():

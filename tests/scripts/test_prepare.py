@@ -1,12 +1,15 @@
 """``lichen prepare`` from the command line: recipes, the short form, what it says, and how it fails."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from lichen.config.base import load
 from lichen.config.errors import ConfigError, LichenError, UsageError
+from lichen.dataset.bank import write_bank
+from lichen.dataset.facts import made_fact
 from lichen.dataset.shards import Prepared
 from lichen.scripts.command_line import main
 from lichen.scripts.prepare import PrepareRecipe, Progress, run
@@ -127,3 +130,28 @@ def test_ctrl_c_says_how_to_go_on(
     assert "the same command continues" in capsys.readouterr().err
     assert (tmp_path / "out.partial").is_dir() and not (tmp_path / "out").exists()
     assert run(arguments) == 0
+
+
+def test_a_bank_is_linked_with_and_its_links_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    texts = [json.dumps({"text": f"Person {n} lives in Town {n % 3}."}) + "\n" for n in range(30)]
+    (tmp_path / "tales.jsonl").write_text("".join(texts))
+    write_bank(tmp_path / "bank", [made_fact(f"Person {n}", "home", f"Town {n % 3}") for n in range(40)])
+    arguments = [
+        str(tmp_path / "tales.jsonl"),
+        "--output",
+        str(tmp_path / "out"),
+        *SMALL,
+        "--split.validation-fraction",
+        "0",
+    ]
+    arguments += ["--no-clean.deduplicate.near"]
+    assert run([*arguments, "--knowledge.bank", str(tmp_path / "bank")]) == 0
+    assert re.search(
+        r"links 30 \(\d+\.\d% of the training tokens\), to 30 of the bank's 40 facts", capsys.readouterr().out
+    )
+    again = [str(tmp_path / "out" / "prepare.yaml"), "--output", str(tmp_path / "again"), "--workers", "1"]
+    assert run(again) == 0
+    assert Prepared.open(tmp_path / "again").fingerprint == Prepared.open(tmp_path / "out").fingerprint
+    arguments[2] = str(tmp_path / "other")
+    assert main(["prepare", *arguments, "--knowledge.bank", str(tmp_path / "bnak")]) == 2
+    assert "nearest: bank" in capsys.readouterr().err

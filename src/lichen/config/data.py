@@ -1,4 +1,4 @@
-"""What a training reads: prepared folders, their shares, how much of them, and how batches are loaded.
+"""What a training reads: prepared folders, their shares, how much of them, how facts are varied, how batches are loaded.
 
 >>> DataConfig.from_data({"path": "prepared/tales"}).sequence_length
 512
@@ -23,6 +23,27 @@ class MixtureSource(Config):
     """Share of the rows relative to the other sources; left out everywhere: in proportion to the tokens."""
 
 
+class LinksConfig(Config):
+    """What a step of training changes in the text and in its view of the bank together, so that the answer can only be read.
+
+    Only for text prepared with a bank, and a model that has one."""
+
+    rebind: float = Field(default=0.5, ge=0, le=1)
+    """Share of the facts in a batch that get the object of another fact of the same relation, in the text and in the bank."""
+    remove: float = Field(default=0.1, ge=0, le=1)
+    """Share of the facts in a batch that the bank lacks in this step; where the text tells them, nothing is to be read."""
+    null_samples: int = Field(default=16, ge=0)
+    """Positions of each row, drawn from those that no fact answers, at which reading nothing is taught."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.rebind + self.remove > 1:
+            raise ValueError(
+                f"rebind {self.rebind} and remove {self.remove} are shares of the same facts: at most 1 together"
+            )
+        return self
+
+
 class DataConfig(Config):
     """Training and validation data."""
 
@@ -42,6 +63,8 @@ class DataConfig(Config):
     """Leave out a source whose folder is missing or damaged, and say what the mixture then is, instead of stopping."""
     window: int = Field(default=65536, ge=1)
     """Documents packed together; more fill rows better, fewer need less memory."""
+    links: LinksConfig = LinksConfig()
+    """Facts in the text under other names, or taken from the bank, for a model with a readable memory."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that prepare batches; left out: chosen for the device. Batches are the same for any number."""
     prefetch: int = Field(default=2, ge=1)

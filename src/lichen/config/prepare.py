@@ -1,4 +1,5 @@
-"""How cleaned text becomes shards: which tokenizer, which documents are held out, how the files are cut.
+"""How cleaned text becomes shards: which tokenizer, which documents are held out, how the files are cut, which bank of
+facts the text is linked with; and how text is made that tells facts.
 
 >>> TokenizerConfig().vocab_size, SplitConfig().validation_fraction
 (6400, 0.01)
@@ -10,6 +11,7 @@ lichen.config.errors.ConfigError: 1 problem in the configuration:
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -45,6 +47,40 @@ class ShardConfig(Config):
     """Documents after which a shard ends."""
     batch_size: int = Field(default=256, ge=1)
     """Documents that one thread encodes at once. No effect on the result."""
+
+
+class LinkingConfig(Config):
+    """The readable memory that a model will have beside this text."""
+
+    bank: Path | None = None
+    """Folder of a bank (lichen knowledge build). The text is linked with its entries, and the output carries a copy of it."""
+    window: int = Field(default=200, ge=1)
+    """An object is linked that stands so many characters behind its subject at most."""
+
+
+class FactTextsConfig(Config):
+    """Text for experiments: sentences that tell facts among sentences of general text."""
+
+    kind: Literal["pretrain", "trex", "combined"] = "combined"
+    """pretrain: the general text alone; trex: the facts alone; combined: facts between the sentences of the general text."""
+    told: Literal["seen", "bank"] = "seen"
+    """Which facts the text tells: six tenths, while two tenths stand in the bank only; or all that the bank holds."""
+    general_share: float = Field(default=0.5, ge=0.1, le=0.99)
+    """Share of the text (in characters, or tokens where they are counted) that is general; kind combined."""
+    repeats: int = Field(default=1, ge=1)
+    """How often each fact is told, every time by a pattern drawn anew."""
+    limit: int | None = Field(default=None, ge=1)
+    """Facts told at most, drawn at random; those in the bank only and those added later are reduced in proportion."""
+    passage_characters: int = Field(default=1500, ge=100)
+    """About how long the general part of a document is; longer texts are cut between sentences."""
+    facts_per_document: int = Field(default=8, ge=1)
+    """Facts of a document of kind trex."""
+    companions: float = Field(default=0.0, ge=0, le=1)
+    """Share of the subjects told that get invented facts beside their own, so that a relation must be read to be answered."""
+    companion_relations: int = Field(default=3, ge=1)
+    """Invented facts for each of these subjects at most, every one of another relation that suits it."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of patterns, order, places and inventions; which facts are told, kept in the bank only or added is not drawn."""
 
 
 if __name__ == "__main__":

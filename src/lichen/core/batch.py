@@ -2,7 +2,8 @@
 
 All four tensors are ``[B, T]`` int64. ``targets`` are already shifted: ``targets[b, t]`` is the token that follows
 ``tokens[b, t]`` in its own segment, or ``IGNORE_TARGET``. ``lengths`` repeats the segmentation as plain integers on the
-host, so that attention over segments needs no look at the device.
+host, so that attention over segments needs no look at the device. ``links`` say which entries of a readable memory the
+text speaks of, and how the memory looks in this one step; they teach a model, they never reach what it computes.
 
 >>> batch = Batch.of_tokens(torch.tensor([[5, 6, 7]]))
 >>> batch.targets.tolist(), batch.lengths, batch.num_targets
@@ -11,6 +12,7 @@ host, so that attention over segments needs no look at the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
@@ -20,6 +22,67 @@ from torch import Tensor
 
 IGNORE_TARGET = -100
 PADDING_SEGMENT = -1
+
+
+@dataclass(kw_only=True)
+class Links:
+    """Which bank entries the text of a batch speaks of, and how this step sees the bank.
+
+    Positions and nulls belong to rows; the view of the bank (``overridden``, ``tokens``, ``removed``) is one for the whole
+    step, the same on every rank and in every micro-batch.
+
+    >>> none = torch.zeros(0, dtype=torch.long)
+    >>> links = Links(
+    ...     positions=torch.tensor([[0, 4], [2, 1]]), entries=torch.tensor([[7, -1], [3, 5]]), nulls=torch.tensor([[2, 0]]),
+    ...     overridden=none, tokens=none.view(0, 9), removed=torch.tensor([6]),
+    ... )
+    >>> part = links.of_rows(2, 4)
+    >>> part.positions.tolist(), part.entries.tolist(), part.nulls.tolist(), part.removed.tolist()
+    ([[0, 1]], [[3, 5]], [[0, 0]], [6])
+    """
+
+    positions: Tensor
+    """``[M, 2]`` int64 (row, column), sorted: positions whose target is a token of a linked object."""
+    entries: Tensor
+    """``[M, P]`` int64 entry numbers that answer there, any of them; -1 fills up."""
+    nulls: Tensor
+    """``[Q, 2]`` int64 (row, column), sorted: a sample of the positions where nothing is to be read."""
+    overridden: Tensor
+    """``[R]`` int64, ascending: entries whose content is another one in this step."""
+    tokens: Tensor
+    """``[R, L]`` int64: their token ids in this step, as many as the bank has of each."""
+    removed: Tensor
+    """``[X]`` int64, ascending: entries that are absent in this step."""
+    first: Tensor | None = None
+    """``[M]`` bool: whether the target is the first token of the object; None where nobody knows."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same links on ``device``."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same links in memory that a GPU copies from at full speed."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def of_rows(self, start: int, stop: int) -> Self:
+        """The links of rows ``start … stop - 1``, which are counted from 0 again, with the whole view of the bank."""
+        here, null = self._between(self.positions, start, stop), self._between(self.nulls, start, stop)
+        shift = torch.tensor([start, 0], device=self.positions.device)
+        return replace(
+            self,
+            positions=self.positions[here] - shift,
+            entries=self.entries[here],
+            first=None if self.first is None else self.first[here],
+            nulls=self.nulls[null] - shift,
+        )
+
+    @staticmethod
+    def _between(places: Tensor, start: int, stop: int) -> Tensor:
+        return (places[:, 0] >= start) & (places[:, 0] < stop)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(tensor) for name, tensor in tensors.items() if tensor is not None})
 
 
 @dataclass(kw_only=True)
@@ -46,6 +109,8 @@ class Batch:
     """Images in the order of their placeholders."""
     row_numbers: tuple[int, ...] = ()
     """The global counters of the rows, for logs and for replaying a batch."""
+    links: Links | None = None
+    """What the rows say of the entries of a readable memory; None for text that was prepared without one."""
 
     @classmethod
     def of_tokens(cls, tokens: Tensor, targets: Tensor | None = None) -> Self:
@@ -83,7 +148,7 @@ class Batch:
         moved = {
             field.name: value.to(device, non_blocking=non_blocking)
             for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if isinstance(value := getattr(self, field.name), (Tensor, Links))
         }
         batch = replace(self, **moved)
         batch.__dict__["num_targets"] = self.num_targets
@@ -109,7 +174,8 @@ class Batch:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), (Tensor, tuple)) and len(value) == self.rows
         }
-        return replace(self, **parts)
+        links = None if self.links is None else self.links.of_rows(rows.start, rows.stop)
+        return replace(self, **parts, links=links)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@
 them, so that every world size sees the same global batches, and so does accumulation, which splits a rank's stretch
 (``Batch.split``). There is no state, hence nothing to save and nothing to restore.
 
+With a ``Rebinder``, batches say which entries of a bank their text speaks of, and some facts in them are changed (see
+``rebinding``): every rank looks up the links of all ranks' rows for that, so that all agree. Text that was prepared without
+a bank costs nothing.
+
 With workers (see ``loader_workers``), processes build batches ahead; which worker builds a step cannot change it. Validation
 reads a fixed number of rows once, the same on every visit, and says how many bytes of source text its targets stand for.
 
@@ -25,16 +29,18 @@ import numpy as np
 import torch
 
 from lichen.config.errors import UsageError
-from lichen.core.batch import IGNORE_TARGET, PADDING_SEGMENT, Batch
+from lichen.core.batch import IGNORE_TARGET, PADDING_SEGMENT, Batch, Links
 from lichen.dataset.loader_workers import Arrays, WorkerPool
 from lichen.dataset.plan import RowSource, piece_bytes
+from lichen.dataset.rebinding import LinkArrays, Rebinder, occurrences
 
 
 class Loader:
     """Training batches.
 
     ``source`` says what stands in a row; ``batch_rows`` is B, the rows of one optimizer step over all ranks and micro-batches;
-    ``pad_id`` any valid id. ``accumulation`` is only checked. ``workers`` processes build ``prefetch`` batches each ahead;
+    ``pad_id`` any valid id. ``accumulation`` is only checked. ``rebinder``: what changes facts and labels positions, for a model
+    that reads a bank; without one the text is as it is. ``workers`` processes build ``prefetch`` batches each ahead;
     one that delivers nothing for ``timeout`` seconds ends the training. ``pin`` puts batches into memory that a GPU copies from
     at full speed. Raises UsageError when rows cannot be shared out evenly.
     """
@@ -48,6 +54,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         accumulation: int = 1,
+        rebinder: Rebinder | None = None,
         workers: int = 0,
         prefetch: int = 2,
         timeout: float = 120.0,
@@ -64,6 +71,7 @@ class Loader:
         self.pad_id = pad_id
         self.rank = rank
         self.world_size = world_size
+        self.rebinder = rebinder if source.documents.linked else None
         self.workers = workers
         self.prefetch = prefetch
         self.timeout = timeout
@@ -81,7 +89,16 @@ class Loader:
 
     def arrays(self, step: int) -> Arrays:
         """The same as NumPy arrays, which is what workers build."""
-        return fill_rows(self.source, self.row_numbers(step), self.pad_id)
+        numbers = self.row_numbers(step)
+        arrays = fill_rows(self.source, numbers, self.pad_id)
+        if self.rebinder is None:
+            return arrays
+        begin = step * self.batch_rows
+        found = occurrences(self.source, range(begin, begin + self.batch_rows))
+        view = self.rebinder.view(step, found)
+        own = found.of_rows(numbers.start - begin, numbers.stop - begin)
+        links = self.rebinder.label(view, own, arrays.tokens, arrays.targets, numbers)
+        return arrays._replace(links=links)
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
         """Batches of ``start_step``, ``start_step + 1``, … up to ``stop_step`` (None: for ever).
@@ -113,7 +130,7 @@ class ValidationBatches(Sequence[ValidationBatch]):
     bytes are shared out over its pieces in proportion to their targets; over a whole epoch they add up to the bytes of all
     documents. (A document's first token costs nothing, being no target; its end-of-text token costs without having bytes.)
     Every rank has the same number of batches of the same shape: rows go to the ranks in turn, and where the
-    rows end, rows of nothing but padding fill up.
+    rows end, rows of nothing but padding fill up. With a ``rebinder`` they have links; nothing in them is ever changed.
     """
 
     def __init__(
@@ -125,6 +142,7 @@ class ValidationBatches(Sequence[ValidationBatch]):
         max_batches: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        rebinder: Rebinder | None = None,
     ):
         if batch_rows < 1 or batch_rows % world_size:
             raise UsageError(
@@ -136,6 +154,7 @@ class ValidationBatches(Sequence[ValidationBatch]):
         self.pad_id = pad_id
         self.rank = rank
         self.world_size = world_size
+        self.rebinder = rebinder if source.documents.linked else None
         limit = source.rows_in_epoch(0) if max_batches is None else max_batches * batch_rows
         self.rows = min(source.rows_in_epoch(0), limit)
 
@@ -148,7 +167,11 @@ class ValidationBatches(Sequence[ValidationBatch]):
         start = index * self.batch_rows
         numbers = range(start + self.rank, start + self.batch_rows, self.world_size)
         present = [number if number < self.rows else None for number in numbers]
-        batch = to_batch(fill_rows(self.source, present, self.pad_id), numbers)
+        arrays = fill_rows(self.source, present, self.pad_id)
+        if self.rebinder is not None:
+            view, found = self.rebinder.unchanged(), occurrences(self.source, present)
+            arrays = arrays._replace(links=self.rebinder.label(view, found, arrays.tokens, arrays.targets, present))
+        batch = to_batch(arrays, numbers)
         return ValidationBatch(batch, sum(self._bytes(number) for number in present if number is not None))
 
     @cached_property
@@ -201,7 +224,13 @@ def to_batch(arrays: Arrays, numbers: Sequence[int], pin: bool = False) -> Batch
         segments=segments,
         lengths=arrays.lengths,
         row_numbers=tuple(numbers),
+        links=None if arrays.links is None else _links(arrays.links, pin),
     )
+
+
+def _links(arrays: LinkArrays, pin: bool) -> Links:
+    links = Links(**{name: torch.from_numpy(array) for name, array in arrays._asdict().items()})
+    return links.pin_memory() if pin else links
 
 
 if __name__ == "__main__":

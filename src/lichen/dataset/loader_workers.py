@@ -33,6 +33,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from lichen.config.errors import LichenError
+from lichen.dataset.rebinding import LinkArrays
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 IGNORED_SIGNALS = tuple(
@@ -50,6 +51,8 @@ class Arrays(NamedTuple):
     """int64 ``[rows, T]``"""
     lengths: tuple[tuple[int, ...], ...]
     """Segment lengths per row."""
+    links: LinkArrays | None = None
+    """What the rows say of the entries of a bank."""
 
 
 class Failure(NamedTuple):

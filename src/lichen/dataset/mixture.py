@@ -43,6 +43,7 @@ class Joined:
     def __init__(self, parts: Sequence[DocumentSet]):
         self.parts = tuple(parts)
         self.name = "+".join(part.name for part in self.parts)
+        self.linked = any(part.linked for part in self.parts)
         self.lengths = np.concatenate([part.lengths for part in self.parts])
         self._bytes: np.ndarray | None = None
         self.offsets = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])]).astype(np.int64)
@@ -59,8 +60,17 @@ class Joined:
 
     def tokens(self, i: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens ``start … stop`` of document ``i``."""
+        part, number = self._find(i)
+        return part.tokens(number, start, stop)
+
+    def links(self, i: int) -> np.ndarray:
+        """The links of document ``i``."""
+        part, number = self._find(i)
+        return part.links(number)
+
+    def _find(self, i: int) -> tuple[DocumentSet, int]:
         part = int(np.searchsorted(self.offsets, i, side="right")) - 1
-        return self.parts[part].tokens(i - int(self.offsets[part]), start, stop)
+        return self.parts[part], i - int(self.offsets[part])
 
 
 @dataclass(frozen=True)

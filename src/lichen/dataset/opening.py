@@ -1,8 +1,8 @@
 """From the configuration to rows: open the prepared folders, check that they fit together, sample, plan and mix.
 
 One folder keeps the weights its sources were prepared with. Several folders are one source each: with weights they are mixed,
-without they contribute in proportion to their tokens. Validation reads every document of the validation splits (or of a
-folder of its own) in an order that no training seed changes.
+without they contribute in proportion to their tokens. Folders linked with a bank have the same bank. Validation reads every
+document of the validation splits (or of a folder of its own) in an order that no training seed changes.
 
 >>> open_data(DataConfig(), seed=0)
 Traceback (most recent call last):
@@ -45,6 +45,8 @@ class Data:
     """Changes with any byte of any folder read."""
     sampling: dict[str, Any]
     """How the documents were sampled: strategy, seed, counts per source."""
+    knowledge: Path | None = None
+    """Where the bank lies that the text is linked with; None for text prepared without one."""
 
 
 def open_data(config: DataConfig, seed: int, verify: bool = True) -> Data:
@@ -60,6 +62,7 @@ def open_data(config: DataConfig, seed: int, verify: bool = True) -> Data:
     folders = [prepared for _, prepared in opened]
     held_out = folders if config.validation is None else [Prepared.open(config.validation, verify)]
     _check_tokenizers([*folders, *held_out])
+    knowledge = _knowledge([*folders, *held_out])
     groups = [_training_documents(prepared) for prepared in folders]
     flat, sampling = sample_documents([part for group in groups for part in group], config.sample, config.sample_seed)
     remaining = iter(flat)
@@ -76,6 +79,7 @@ def open_data(config: DataConfig, seed: int, verify: bool = True) -> Data:
         tokenizer_folder=folders[0].tokenizer_folder,
         fingerprint=_fingerprint(folders if config.validation is None else [*folders, *held_out]),
         sampling=sampling,
+        knowledge=knowledge,
     )
 
 
@@ -107,6 +111,18 @@ def _check_tokenizers(folders: Sequence[Prepared]) -> None:
                 f"{prepared.folder} was prepared with another tokenizer than {folders[0].folder}: prepare it again with "
                 f"the tokenizer folder {folders[0].tokenizer_folder}"
             )
+
+
+def _knowledge(folders: Sequence[Prepared]) -> Path | None:
+    """The bank of the folders that were linked with one, which is the same for all: links are numbers of its entries."""
+    linked = [prepared for prepared in folders if prepared.bank_hash is not None]
+    for prepared in linked[1:]:
+        if prepared.bank_hash != linked[0].bank_hash:
+            raise UsageError(
+                f"{prepared.folder} was linked with another bank than {linked[0].folder}: prepare it again with the bank "
+                f"{linked[0].knowledge_folder}"
+            )
+    return linked[0].knowledge_folder if linked else None
 
 
 def _sets(prepared: Prepared, split: Split) -> list[DocumentSet]:

@@ -30,6 +30,7 @@ import numpy as np
 
 from lichen.config.errors import LichenError, UsageError
 from lichen.core.streams import Stream
+from lichen.dataset.linking import NO_LINKS
 from lichen.dataset.packing import Packed, count_bins, pack
 
 DEFAULT_WINDOW = 65536
@@ -62,12 +63,21 @@ class DocumentSet(Protocol):
         """``[N]`` UTF-8 bytes of each document's source text."""
         ...
 
+    @property
+    def linked(self) -> bool:
+        """Whether (some of) the documents were linked with the entries of a bank."""
+        ...
+
     def __len__(self) -> int:
         """N."""
         ...
 
     def tokens(self, i: int, /, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens ``start … stop`` of document ``i``."""
+        ...
+
+    def links(self, i: int, /) -> np.ndarray:
+        """The links of document ``i``, rows of ``lichen.dataset.linking.LINK``."""
         ...
 
 
@@ -236,11 +246,21 @@ class _Window:
 
 
 class DocumentList:
-    """Documents held in memory, as lists of token ids: for trying things out and for tests."""
+    """Documents held in memory, as lists of token ids: for trying things out and for tests.
 
-    def __init__(self, name: str, documents: Sequence[Sequence[int]], weight: float | None = None):
+    ``links``: those of every document, rows of ``LINK``."""
+
+    def __init__(
+        self,
+        name: str,
+        documents: Sequence[Sequence[int]],
+        weight: float | None = None,
+        links: Sequence[np.ndarray] | None = None,
+    ):
         self.name = name
         self.weight = weight
+        self.linked = links is not None
+        self._links = links
         self.lengths = np.array([len(document) for document in documents], dtype=np.int32)
         self.bytes = 3 * np.maximum(self.lengths.astype(np.int64) - 1, 0)  # as if a token stood for three bytes
         self._documents = [np.asarray(document, dtype=np.int64) for document in documents]
@@ -251,6 +271,10 @@ class DocumentList:
     def tokens(self, i: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens ``start … stop`` of document ``i``, int64."""
         return self._documents[i][start:stop]
+
+    def links(self, i: int) -> np.ndarray:
+        """The links of document ``i``."""
+        return NO_LINKS if self._links is None else self._links[i]
 
 
 def piece_bytes(documents: DocumentSet, piece: Piece) -> int:

@@ -7,6 +7,7 @@ becomes the output by one rename at the end:
     prepare.yaml      the settings, a recipe of their own
     cleaned.json, kept.npy                     counts; which documents were kept, in which portions (``corpus.py``)
     tokenizer/        trained on the kept training documents, or a copy of the one named
+    knowledge/        a copy of the bank, if one is named
     train|validation/SOURCE/shard_00000.*      see ``shards.py``
     portions/SOURCE/shard_00000.json           written when the shards of a portion are whole: their counts
     dataset.json  statistics.json  rejects.jsonl  plots/  MANIFEST.json
@@ -36,12 +37,12 @@ from typing import Any, Literal
 
 from lichen.config.cleaning import CleanConfig, SourceConfig
 from lichen.config.errors import LichenError, UsageError
-from lichen.config.prepare import ShardConfig, SplitConfig, TokenizerConfig
+from lichen.config.prepare import LinkingConfig, ShardConfig, SplitConfig, TokenizerConfig
 from lichen.core.disk import check_writable, disk_errors, rename, unlink
-from lichen.core.folders import MANIFEST, Manifest, fsync_folder, read_manifest, remove_folder, verify, write_file
+from lichen.core.folders import MANIFEST, Manifest, fsync_folder, read_manifest, remove_folder, write_file
 from lichen.core.locks import LOCK, FolderLock
 from lichen.dataset.corpus import Report
-from lichen.dataset.shards import SPLITS, Prepared
+from lichen.dataset.shards import SPLITS, Prepared, find_damage
 from lichen.dataset.sources import check_fingerprint, open_sources
 from lichen.dataset.stages import PLOTS, PORTIONS, Draw, Settings, Stages, differences, remove_partials
 from lichen.dataset.tokenizer import Tokenizer
@@ -69,6 +70,7 @@ def prepare(
     tokenizer: TokenizerConfig | None = None,
     split: SplitConfig | None = None,
     shards: ShardConfig | None = None,
+    knowledge: LinkingConfig | None = None,
     seed: int = 0,
     workers: int | None = None,
     report: Report = lambda stage, done, total: None,
@@ -80,7 +82,7 @@ def prepare(
         sources: what to train on.
         output: the folder to make. A finished one is verified, and mended where it is damaged.
         validation: what to hold out instead of a share of the sources; duplicates of it are dropped from them.
-        clean, tokenizer, split, shards: see their classes.
+        clean, tokenizer, split, shards, knowledge: see their classes.
         seed: of the split and of the tokenizer's sample.
         workers: threads and processes; None for all cores, 1 for none beside this one.
         report: called with (stage, documents done, documents in all or None).
@@ -98,6 +100,7 @@ def prepare(
         split=split or SplitConfig(),
         shards=shards or ShardConfig(),
         seed=seed,
+        knowledge=knowledge or LinkingConfig(),
     )
     output = Path(output)
     opened = open_sources([*settings.validation, *settings.sources])
@@ -200,7 +203,7 @@ class _Preparation:
         manifest = read_manifest(self.output)
         self._check_same(manifest.fingerprint, f"{self.output} was prepared")
         remove_partials(self.output)
-        damaged = verify(self.output)
+        damaged = find_damage(self.output)
         if not damaged:
             return Outcome(Prepared.open(self.output, verify=False), "whole")
         if extra := [line for line in damaged if line.endswith(f": extra, not in {MANIFEST}")]:
@@ -255,14 +258,15 @@ class _Preparation:
             write_file(path, text)
 
     def _fingerprint(self) -> dict[str, Any]:
-        """Settings, sources and tokenizer: what the result is a function of."""
+        """Settings, sources, tokenizer and bank: what the result is a function of."""
         if not self.fingerprint:
             self.stages.report("fingerprint", 0, None)
-            path = self.stages.settings.tokenizer.path
+            path, bank = self.stages.settings.tokenizer.path, self.stages.bank
             self.fingerprint = {
                 "settings": self.stages.settings.to_data(),
                 "sources": [source.fingerprint() for source in self.stages.sources],
                 "tokenizer": Tokenizer.load(path).fingerprint if path else None,
+                **({"bank": f"version {bank.version}, {bank.hash}"} if bank else {}),
             }
         return self.fingerprint
 
@@ -276,6 +280,9 @@ class _Preparation:
         if before["tokenizer"] != now["tokenizer"]:
             path = self.stages.settings.tokenizer.path
             raise LichenError(f"{path}: the tokenizer changed since; restore it, or prepare into a new folder")
+        if before.get("bank") != now.get("bank"):
+            path = self.stages.settings.knowledge.bank
+            raise LichenError(f"{path}: the bank changed since; take the changes back, or prepare into a new folder")
 
 
 def _remove_work(partial: Path) -> None:

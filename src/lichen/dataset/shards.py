@@ -7,7 +7,9 @@ A shard is a few files that share a stem, one per column and index, all plain ar
     train/poems/shard_00000.bytes.npy       int64 [N], UTF-8 bytes of each document's text
 
 Every document ends with the end-of-text token, counted in its length. Further columns (``loss``, ``images``) lie beside
-``tokens`` as ``shard_00000.NAME.npy``, with as many rows as there are tokens. ``dataset.json`` lists the shards;
+``tokens`` as ``shard_00000.NAME.npy``, with as many rows as there are tokens. Text prepared with a bank of facts has one
+sparse column more, ``shard_00000.links.npy``, with a row for every link (see ``linking.py``), and carries a copy of the bank
+at ``knowledge/``. ``dataset.json`` lists the shards;
 ``MANIFEST.json`` holds size and checksum of every file. (Flat token files with an index are Megatron-LM's idea.)
 
 >>> import tempfile
@@ -32,9 +34,11 @@ import numpy as np
 
 from lichen.config.errors import LichenError, UsageError, nearest
 from lichen.core.folders import MANIFEST, read_manifest, verify, write_file
+from lichen.dataset.linking import LINK, NO_LINKS
 
 DATASET = "dataset.json"
 STATISTICS = "statistics.json"
+KNOWLEDGE = "knowledge"
 FORMAT = 1
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -61,10 +65,12 @@ def write_shard(
     text_bytes: Sequence[int],
     dtype: np.dtype,
     columns: Mapping[str, np.ndarray] | None = None,
+    links: Sequence[np.ndarray] | None = None,
 ) -> list[Path]:
     """Write one shard; returns its files. Each appears whole or not at all, the offsets last.
 
-    ``documents`` hold the ids ``[n_i]`` of each document with its end token, ``columns`` arrays with one row per token.
+    ``documents`` hold the ids ``[n_i]`` of each document with its end token, ``columns`` arrays with one row per token,
+    ``links`` those of each document (``LINK`` rows), or None for text that was prepared without a bank.
     """
     folder.mkdir(parents=True, exist_ok=True)
     stem = shard_stem(number)
@@ -76,22 +82,32 @@ def write_shard(
         if len(column) != len(tokens):
             raise LichenError(f"column {name} has {len(column)} rows for {len(tokens)} tokens; give one row per token")
         files[f"{stem}.{name}.npy"] = _npy(column)
+    if links is not None:
+        files[f"{stem}.links.npy"] = _npy(_joined_links(links))
     files[f"{stem}.offsets.npy"] = _npy(offsets)
     for name, data in files.items():
         write_file(folder / name, data)
     return [folder / name for name in files]
 
 
+def _joined_links(links: Sequence[np.ndarray]) -> np.ndarray:
+    """The links of all documents of a shard, each with its document's number."""
+    joined = np.concatenate([NO_LINKS, *links])
+    joined["document"] = np.repeat(np.arange(len(links)), [len(rows) for rows in links])
+    return joined
+
+
 class Documents:
     """One split of one source: documents by number, read where they lie on disk.
 
     ``stems`` are the shards' paths without their endings, in order. ``weight`` is the source's share in the mixture,
-    relative to the others, or None for in proportion to its tokens.
+    relative to the others, or None for in proportion to its tokens. ``linked``: there is a links column.
     """
 
-    def __init__(self, name: str, weight: float | None, stems: Sequence[Path], dtype: np.dtype):
+    def __init__(self, name: str, weight: float | None, stems: Sequence[Path], dtype: np.dtype, linked: bool = False):
         self.name = name
         self.weight = weight
+        self.linked = linked
         self.stems = tuple(stems)
         self._dtype = dtype
         self._offsets = [_load(stem, "offsets") for stem in self.stems]
@@ -122,11 +138,8 @@ class Documents:
 
     def column(self, name: str, number: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """The rows of any column that belong to document ``number``, from ``start`` to ``stop`` within it."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"document {number} of {len(self)}")
-        shard = int(np.searchsorted(self._first, number, side="right")) - 1
+        shard, place = self._find(number)
         offsets = self._offsets[shard]
-        place = number - int(self._first[shard])
         begin, end = int(offsets[place]), int(offsets[place + 1])
         stop = end if stop is None else min(end, begin + max(stop, 0))
         return self._column(shard, name)[min(begin + start, stop) : stop]
@@ -134,6 +147,41 @@ class Documents:
     def all_tokens(self, shard: int) -> np.ndarray:
         """The ids of a whole shard, one document after the other."""
         return self._column(shard, "tokens")
+
+    def links(self, number: int) -> np.ndarray:
+        """The links of document ``number``, rows of ``LINK`` in the order of their places; a view of the file."""
+        if not self.linked:
+            return NO_LINKS
+        shard, place = self._find(number)
+        first = self._first_links(shard)
+        return self.all_links(shard)[first[place] : first[place + 1]]
+
+    def all_links(self, shard: int) -> np.ndarray:
+        """The links of a whole shard."""
+        key = (shard, "links")
+        if key not in self._columns:
+            links = np.asarray(
+                _load(self.stems[shard], "links")
+            )  # still the file, but slices cost less than a memmap's
+            self._columns[key] = links
+            if links.dtype != LINK:
+                raise LichenError(f"{self.stems[shard]}.links.npy: not a links column of this version; prepare anew")
+        return self._columns[key]
+
+    def _first_links(self, shard: int) -> np.ndarray:
+        """``[N + 1]`` where the links of each document of a shard begin."""
+        key = (shard, "first links")
+        if key not in self._columns:
+            documents = np.ascontiguousarray(self.all_links(shard)["document"])
+            self._columns[key] = np.searchsorted(documents, np.arange(len(self._offsets[shard])))
+        return self._columns[key]
+
+    def _find(self, number: int) -> tuple[int, int]:
+        """(shard, place within it) of document ``number``."""
+        if not 0 <= number < len(self):
+            raise IndexError(f"document {number} of {len(self)}")
+        shard = int(np.searchsorted(self._first, number, side="right")) - 1
+        return shard, number - int(self._first[shard])
 
     def _column(self, shard: int, name: str) -> np.ndarray:
         key = (shard, name)
@@ -200,8 +248,18 @@ class Prepared:
             shards = [shard for shard in source[split] if shard["documents"]]
             stems = [self.folder / split / source["name"] / shard["stem"] for shard in shards]
             if stems:
-                found.append(Documents(source["name"], source["weight"], stems, dtype))
+                found.append(Documents(source["name"], source["weight"], stems, dtype, self.bank_hash is not None))
         return tuple(found)
+
+    @property
+    def bank_hash(self) -> str | None:
+        """The hash of the bank whose entries the text is linked with; None for text prepared without one."""
+        return self.data.get(KNOWLEDGE, {}).get("bank")
+
+    @property
+    def knowledge_folder(self) -> Path | None:
+        """Where the copy of that bank lies."""
+        return None if self.bank_hash is None else self.folder / KNOWLEDGE
 
     @property
     def vocab_size(self) -> int:
@@ -227,9 +285,15 @@ class Prepared:
 REBUILD = "run lichen prepare with the same recipe again: it rebuilds only what is damaged"
 
 
+def find_damage(folder: Path) -> list[str]:
+    """What is wrong with a prepared folder, one line per file; tokens cached beside the copy of a bank are no part of it."""
+    cached = f"{KNOWLEDGE}/arrays-"
+    return [line for line in verify(folder) if not line.startswith((cached, f"{KNOWLEDGE}/.arrays-"))]
+
+
 def raise_damage(folder: Path) -> None:
     """Raise ``LichenError`` naming the damaged files of a prepared folder, if there are any."""
-    if problems := verify(folder):
+    if problems := find_damage(folder):
         shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
         raise LichenError(f"{folder}: {shown}; {REBUILD}")
 

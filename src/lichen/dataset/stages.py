@@ -3,6 +3,9 @@
 `Stages.fill` may be called on an empty folder, on one that an interruption left, or on a finished one from which damaged
 files were removed: it ends in the same bytes. Nothing written depends on the time, the place or the number of workers.
 
+With a bank of facts, a copy of it is laid into the result and the shards get a column of links to its entries; without
+one, not a byte of the result tells that there could be.
+
 >>> differences({"a": {"b": 1}, "c": [1]}, {"a": {"b": 2}, "c": [1]})
 ['a.b: 1 → 2']
 """
@@ -11,22 +14,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lichen.config import yaml12
 from lichen.config.cleaning import CleanConfig, SourceConfig
 from lichen.config.errors import LichenError
-from lichen.config.prepare import ShardConfig, SplitConfig, TokenizerConfig
+from lichen.config.prepare import LinkingConfig, ShardConfig, SplitConfig, TokenizerConfig
 from lichen.core.folders import fsync_folder, remove_folder, write_file, write_manifest
+from lichen.dataset.bank import FACTS, HISTORY, SUMMARY, Bank
 from lichen.dataset.corpus import Corpus, Portion, Report, clean_sources, load_corpus, share
 from lichen.dataset.describe import describe_shards, totals
+from lichen.dataset.linking import Linker
 from lichen.dataset.shards import (
     DATASET,
     FORMAT,
+    KNOWLEDGE,
     SPLITS,
     STATISTICS,
+    Documents,
     Prepared,
     Split,
     shard_stem,
@@ -55,10 +65,11 @@ class Settings:
     split: SplitConfig
     shards: ShardConfig
     seed: int
+    knowledge: LinkingConfig = field(default_factory=LinkingConfig)
 
     def to_data(self) -> dict[str, Any]:
-        """As a recipe: without output and workers, which change no byte."""
-        sections = ("clean", "tokenizer", "split", "shards")
+        """As a recipe: without output and workers, which change no byte, and without knowledge where there is no bank."""
+        sections = ("clean", "tokenizer", "split", "shards", *(("knowledge",) if self.knowledge.bank else ()))
         return {
             "sources": [source.to_data() for source in self.sources],
             "validation": [source.to_data() for source in self.validation],
@@ -80,10 +91,17 @@ class Stages:
     report: Report
     draw: Draw | None
 
+    @cached_property
+    def bank(self) -> Bank | None:
+        """The bank that the text is linked with, as it is where it was built."""
+        path = self.settings.knowledge.bank
+        return None if path is None else Bank.open(path)
+
     def fill(self, result: Path, fingerprint: dict[str, Any], redraw: bool = True) -> None:
         """Run every stage whose product is not in ``result``, and write the manifest."""
         result.mkdir(parents=True, exist_ok=True)
         write_file(result / RECIPE, yaml12.write(self.settings.to_data()))
+        self._copy_bank(result / KNOWLEDGE)
         corpus = self._corpus(result)
         tokenizer = self._tokenizer(result, corpus)
         counts = self._tokenise(result, corpus, tokenizer)
@@ -99,6 +117,13 @@ class Stages:
         remove_folder(result / PLOTS)
         if self.draw:
             self.draw(statistics, result / PLOTS)
+
+    def _copy_bank(self, folder: Path) -> None:
+        for cached in folder.glob("arrays-*"):
+            cached.unlink()
+        if self.bank is not None and not all((folder / name).is_file() for name in (FACTS, SUMMARY, HISTORY)):
+            remove_folder(folder)
+            self.bank.copy_to(folder)
 
     def _corpus(self, result: Path) -> Corpus:
         corpus = load_corpus(result, self.sources, self.settings.clean)
@@ -147,14 +172,14 @@ class Stages:
 
     def _tokenise(self, result: Path, corpus: Corpus, tokenizer: Tokenizer) -> Counts:
         """Make the shards that are missing; returns the counts of all, per source and split."""
-        shards = self.settings.shards
-        encoder = Encoder(tokenizer, shards.max_length, shards.batch_size, self.workers)
+        encoder: Encoder | None = None
         counts: Counts = {}
         done, total = 0, sum(portion.kept for portion in corpus.portions)
         for portion in corpus.portions:
             marker = result / PORTIONS / portion.source / f"{shard_stem(portion.shard)}.json"
             found = _read_marker(marker)
             if found is None:
+                encoder = encoder or self._encoder(tokenizer)
                 found = self._tokenise_portion(result, corpus, portion, encoder, done, total)
                 marker.parent.mkdir(parents=True, exist_ok=True)
                 write_file(marker, json.dumps(found, indent=1) + "\n")
@@ -163,6 +188,13 @@ class Stages:
             for split in SPLITS:
                 counts.setdefault(portion.source, {name: [] for name in SPLITS})[split].append(found[split])
         return counts
+
+    def _encoder(self, tokenizer: Tokenizer) -> Encoder:
+        shards, linker = self.settings.shards, None
+        if self.bank is not None:
+            window, normalisation = self.settings.knowledge.window, self.settings.clean.normalisation
+            linker = Linker(self.bank.facts, window, normalisation)
+        return Encoder(tokenizer, shards.max_length, shards.batch_size, self.workers, linker)
 
     def _tokenise_portion(
         self, result: Path, corpus: Corpus, portion: Portion, encoder: Encoder, done: int, total: int
@@ -183,8 +215,10 @@ class Stages:
         for split, found in documents.items():
             if found:
                 folder = result / split / portion.source
-                write_shard(folder, portion.shard, [d.ids for d in found], [d.bytes for d in found], dtype)
-        return {split: _counts(portion, found) for split, found in documents.items()}
+                ids, sizes = [d.ids for d in found], [d.bytes for d in found]
+                links = [d.links for d in found] if encoder.linker else None
+                write_shard(folder, portion.shard, ids, sizes, dtype, links=links)
+        return {split: _counts(portion, found, encoder.linker is not None) for split, found in documents.items()}
 
     def _describe(
         self,
@@ -205,7 +239,9 @@ class Stages:
             "vocab_size": tokenizer.vocab_size,
             "end_of_text_id": tokenizer.end_of_text_id,
         }
-        data = {"format": FORMAT, "dtype": dtype.str, "tokenizer": facts, "sources": sources}
+        data: dict[str, Any] = {"format": FORMAT, "dtype": dtype.str, "tokenizer": facts, "sources": sources}
+        if self.bank is not None:
+            data[KNOWLEDGE] = {"bank": self.bank.hash, "entries": len(self.bank)}
         prepared = Prepared(result, data, "")
         documents = {split: prepared.documents(split) for split in SPLITS}
         if not documents["train"]:
@@ -220,6 +256,8 @@ class Stages:
             "cleaning": corpus.counts,
             **describe_shards(documents, tokenizer),
         }
+        if self.bank is not None:
+            statistics[KNOWLEDGE] = _describe_links(documents, sources, len(self.bank))
         write_file(result / DATASET, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
         write_file(result / STATISTICS, json.dumps(statistics, indent=1, ensure_ascii=False) + "\n")
         return statistics
@@ -227,8 +265,11 @@ class Stages:
 
 def remove_partials(folder: Path) -> None:
     """Remove the temporary siblings of files that a killed process was writing."""
-    for path in folder.rglob(".*.partial"):
-        path.unlink()
+    for path in sorted(folder.rglob(".*.partial")):
+        if path.is_dir():
+            remove_folder(path)
+        elif path.exists():
+            path.unlink()
 
 
 def differences(before: Any, after: Any, path: str = "") -> list[str]:
@@ -249,7 +290,13 @@ def differences(before: Any, after: Any, path: str = "") -> list[str]:
     return [] if before == after else [f"{path}: {json.dumps(before)} → {json.dumps(after)}"]
 
 
-def _counts(portion: Portion, documents: Sequence[Encoded]) -> dict[str, Any]:
+def _counts(portion: Portion, documents: Sequence[Encoded], linked: bool) -> dict[str, Any]:
+    links = {
+        "links": sum(len(document.links) for document in documents),
+        "linked_tokens": sum(int(document.links["count"].sum()) for document in documents),
+        "aligned_links": sum(int(np.count_nonzero(document.links["checksum"])) for document in documents),
+        "lost_links": sum(document.lost_links for document in documents),
+    }
     return {
         "stem": shard_stem(portion.shard),
         "documents": len(documents),
@@ -258,7 +305,27 @@ def _counts(portion: Portion, documents: Sequence[Encoded]) -> dict[str, Any]:
         "characters": sum(document.characters for document in documents),
         "cut_documents": sum(document.cut > 0 for document in documents),
         "cut_tokens": sum(document.cut for document in documents),
+        **(links if linked else {}),
     }
+
+
+def _describe_links(
+    documents: Mapping[str, Sequence[Documents]], sources: Sequence[Mapping[str, Any]], entries: int
+) -> dict[str, Any]:
+    """Counts of links per split, their share of the tokens, and how many of the bank's entries they lead to."""
+    described: dict[str, Any] = {"entries": entries}
+    for split, parts in documents.items():
+        shards = [shard for source in sources for shard in source[split]]
+        keys = ("links", "linked_tokens", "aligned_links", "lost_links")
+        sums: dict[str, Any] = {key: sum(shard[key] for shard in shards) for key in keys}
+        tokens = sum(shard["tokens"] for shard in shards)
+        sums["share_of_tokens"] = round(sums["linked_tokens"] / max(tokens, 1), 6)
+        told = np.zeros(entries + 1, bool)  # the last one stands for -1, which is no entry
+        for part in parts:
+            for shard in range(len(part.stems)):
+                told[part.all_links(shard)["entries"]] = True
+        described[split] = {**sums, "linked_entries": int(told[:-1].sum())}
+    return described
 
 
 def _read_marker(path: Path) -> dict[str, Any] | None:

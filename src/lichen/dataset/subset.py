@@ -32,6 +32,7 @@ class Subset:
         self.whole = documents
         self.name = documents.name
         self.weight = given_weight(documents)
+        self.linked = documents.linked
         permutation = Stream(seed, f"sample/{documents.name}").permutation(len(documents))
         kept = np.sort(permutation.take(np.arange(count)))
         self.indices = kept.astype(np.min_scalar_type(max(len(documents) - 1, 0)))  # mostly four bytes a document
@@ -51,6 +52,10 @@ class Subset:
     def tokens(self, i: int, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Tokens ``start … stop`` of document ``i``."""
         return self.whole.tokens(int(self.indices[i]), start, stop)
+
+    def links(self, i: int) -> np.ndarray:
+        """The links of document ``i``."""
+        return self.whole.links(int(self.indices[i]))
 
 
 def sample_documents(

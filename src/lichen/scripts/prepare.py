@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from lichen.config.base import Config, load
 from lichen.config.cleaning import CleanConfig, SourceConfig
 from lichen.config.flags import existing_files, parse
-from lichen.config.prepare import ShardConfig, SplitConfig, TokenizerConfig
+from lichen.config.prepare import LinkingConfig, ShardConfig, SplitConfig, TokenizerConfig
 
 SUMMARY = "clean, deduplicate, tokenise raw text into a folder a training reads"
 
@@ -46,6 +46,8 @@ class PrepareRecipe(Config):
     """What is held out."""
     shards: ShardConfig = ShardConfig()
     """How the files are cut."""
+    knowledge: LinkingConfig = LinkingConfig()
+    """A bank of facts to link the text with."""
     seed: int = Field(default=0, ge=0)
     """Seed of the split and of the sample that the tokenizer is trained on."""
     workers: int | None = Field(default=None, ge=1)
@@ -100,6 +102,7 @@ def _prepare(recipe: PrepareRecipe, progress: "Progress") -> Any:
         tokenizer=recipe.tokenizer,
         split=recipe.split,
         shards=recipe.shards,
+        knowledge=recipe.knowledge,
         seed=recipe.seed,
         workers=recipe.workers,
         report=progress,
@@ -194,6 +197,12 @@ def table(statistics: Mapping[str, Any]) -> str:
     ]
     vocabulary = statistics["vocabulary"]
     lines.append(f"vocabulary {vocabulary['size']:,}, used {vocabulary['used']:,}")
+    if links := statistics.get("knowledge"):
+        train = links["train"]
+        lines.append(
+            f"links {train['links']:,} ({train['share_of_tokens']:.1%} of the training tokens), "
+            f"to {train['linked_entries']:,} of the bank's {links['entries']:,} facts"
+        )
     if not statistics["splits"]["validation"]["documents"]:
         lines.append(
             "no document is held out for validation: raise split.validation_fraction, or name validation sources"

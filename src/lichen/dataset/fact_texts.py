@@ -1,0 +1,283 @@
+"""Text that tells facts, for experiments: general text with sentences between its own, and the bank that goes with it.
+
+Which facts are told, stand in the bank only or are added later is decided by ``fact_split``.
+
+    texts.jsonl                              {"text", "facts": the ids told}; what lichen prepare reads
+    bank/                                    the bank for training, and for lichen prepare --knowledge.bank
+    told.jsonl  bank_only.jsonl  added.jsonl  unseen_relations.jsonl          the facts of each kind
+    counts.json
+
+Three kinds of text can be made of the same: the general text alone (``pretrain``), the facts alone (``trex``), or both
+(``combined``): passages of general text, cut between sentences, in which sentences that tell facts stand between others, as
+many as leave the general text its share. No fact is told twice in a document.
+
+>>> sentences("One. Two!\\n\\nThree")
+['One. ', 'Two!\\n\\n', 'Three']
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lichen.config.errors import LichenError, UsageError
+from lichen.config.prepare import FactTextsConfig
+from lichen.core.folders import whole_folder, write_file
+from lichen.core.streams import Stream
+from lichen.dataset.bank import line_of, write_bank
+from lichen.dataset.fact_split import FactSplit, companions, split_facts, told_patterns
+from lichen.dataset.facts import Fact, in_running_text, is_cjk
+from lichen.dataset.relations import Relation, render
+
+_BORDER = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])[”’」』）]*\s*|\n[^\S\n]*\n\s*")
+_STOPS = (".", "!", "?", "。", "！", "？")
+
+
+# --- Sentences ---
+
+
+def tell(fact: Fact, relation: Relation, choice: float) -> str:
+    """A sentence that says ``fact``, by one of the patterns that text may use; ``choice`` in [0, 1).
+
+    >>> from lichen.dataset.facts import made_fact
+    >>> tell(made_fact("Ada", "job", "actor"), Relation("", "job", ("[X] is a [Y]", "[X] is an [Y]", "last [X] [Y]")), 0.1)
+    'Ada is an actor.'
+    """
+    patterns = told_patterns(relation)
+    vowel = fact.object[:1].lower() in "aeiou"
+    wrong = r"\ba(?=[ ]\[Y\])" if vowel else r"\ban(?=[ ]\[Y\])"
+    patterns = [pattern for pattern in patterns if not re.search(wrong, pattern)] or list(patterns)
+    sentence = render(patterns[int(choice * len(patterns))], fact.subject, fact.object)
+    if sentence.endswith(_STOPS):
+        return sentence
+    return sentence.rstrip(" ,;:，；：") + ("。" if is_cjk(sentence[-1]) else ".")
+
+
+def sentences(text: str) -> list[str]:
+    """``text`` cut behind its sentences and blank lines; joined they are the text."""
+    ends = [match.end() for match in _BORDER.finditer(text)]
+    pieces = [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+    return [piece for piece in pieces if piece]
+
+
+def passages(text: str, characters: int) -> Iterator[list[str]]:
+    """The sentences of ``text`` in groups of about ``characters``; what is no sentence for so long is cut between lines."""
+    group: list[str] = []
+    size = 0
+    for sentence in sentences(text.strip()):
+        for piece in [sentence] if len(sentence) <= characters else sentence.splitlines(keepends=True):
+            group.append(piece)
+            size += len(piece)
+            if size >= characters:
+                yield group
+                group, size = [], 0
+    if group:
+        yield group
+
+
+def interspersed(passage: Sequence[str], told: Sequence[str], places: Sequence[int]) -> str:
+    """``passage`` with each sentence of ``told`` before the sentence at its place (their number: at the end).
+
+    >>> interspersed(["One. ", "Two."], ["A.", "B."], [1, 2]), interspersed(["一。", "二。"], ["三。"], [1])
+    ('One. A. Two. B.', '一。三。二。')
+    """
+    before: dict[int, list[str]] = defaultdict(list)
+    for sentence, place in zip(told, places, strict=True):
+        before[place].append(sentence)
+    text = ""
+    for number, sentence in enumerate([*passage, ""]):
+        for piece in (*before[number], sentence):
+            text += _space_between(text, piece) + piece
+    return text.rstrip()
+
+
+def _space_between(before: str, after: str) -> str:
+    if not before or not after or before[-1].isspace() or is_cjk(before[-1]) or is_cjk(after):
+        return ""
+    return " "
+
+
+# --- Documents ---
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and the facts it tells."""
+
+    text: str
+    facts: tuple[str, ...] = ()
+
+    def to_line(self) -> str:
+        """As it stands in ``texts.jsonl``."""
+        return json.dumps({"text": self.text, "facts": list(self.facts)}, ensure_ascii=False) + "\n"
+
+
+def write_fact_texts(
+    folder: str | Path,
+    facts: Iterable[Fact],
+    relations: Mapping[str, Relation],
+    general: Iterable[str] = (),
+    config: FactTextsConfig | None = None,
+    *,
+    reserved: Iterable[Fact] = (),
+    measure: Callable[[str], int] = len,
+) -> dict[str, Any]:
+    """Write the folder described above, whole or not at all; returns its counts.
+
+    Args:
+        folder: where; it must not exist.
+        facts: all there are, triples with ids.
+        relations: by label, with their patterns (see `lichen.dataset.relations.merged`).
+        general: documents of general text; not needed for kind ``trex``.
+        config: kind, shares, repeats; see its class.
+        reserved: facts of a set that is added later. Nothing is invented about their subjects, and facts with the subject and
+            relation of one of them are set aside, since they would contradict it.
+        measure: the size of a text, by which general text gets its share: characters, or tokens of a tokenizer.
+
+    Raises:
+        UsageError: the place is taken, or no fact can be told.
+        LichenError: the general text is too short for its share.
+    """
+    folder, config = Path(folder), config or FactTextsConfig()
+    if folder.exists():
+        raise UsageError(f"{folder}: exists already; choose another folder, or remove it")
+    reserved, facts = list(reserved), list(facts)
+    pairs, subjects = {(fact.subject, fact.relation) for fact in reserved}, {fact.subject for fact in reserved}
+    kept = [fact for fact in facts if (fact.subject, fact.relation) not in pairs]
+    split = split_facts(kept, relations, config.limit, config.seed)
+    share, most = config.companions, config.companion_relations
+    invented = companions(split, relations, share, most, config.seed, avoided=subjects) if share else []
+    split = replace(split, told=(*split.told, *invented))
+    teller = _Teller(split, relations, config, measure)
+    documents = list(
+        teller.documents([group for text in general for group in passages(text, config.passage_characters)])
+    )
+    if not documents:
+        raise UsageError(
+            f"kind {config.kind}: there is nothing to write; give general text, or facts with two patterns"
+        )
+    counts = {
+        "kind": config.kind,
+        "documents": len(documents),
+        "size": sum(measure(document.text) for document in documents),
+        "sentences_that_tell": sum(len(document.facts) for document in documents),
+        "size_of_these": teller.told_size,
+        "invented": len(invented),
+        "set_aside": len(facts) - len(kept),
+        **{
+            name: len(getattr(split, name))
+            for name in ("told", "bank_only", "added", "unseen_relations", "untold", "bank")
+        },
+    }
+    counts["general_share"] = round(1 - counts["size_of_these"] / max(1, counts["size"]), 4)
+    with whole_folder(folder, config.to_data()) as place:
+        write_file(place / "texts.jsonl", "".join(document.to_line() for document in documents))
+        for name in ("told", "bank_only", "added", "unseen_relations"):
+            write_file(place / f"{name}.jsonl", "".join(map(line_of, getattr(split, name))))
+        write_bank(place / "bank", split.bank, relations)
+        write_file(place / "counts.json", json.dumps(counts, indent=1) + "\n")
+    return counts
+
+
+class _Teller:
+    """Makes documents of passages and facts."""
+
+    def __init__(
+        self,
+        split: FactSplit,
+        relations: Mapping[str, Relation],
+        config: FactTextsConfig,
+        measure: Callable[[str], int],
+    ):
+        self.config = config
+        self.relations = relations
+        self.measure = measure
+        self.told_size = 0
+        """Of all sentences that tell facts."""
+        told = split.told if config.told == "seen" else (*split.told, *split.bank_only)
+        self.facts = [fact for fact in told if told_patterns(relations.get(fact.relation, Relation("", "")))]
+
+    def documents(self, general: list[list[str]]) -> Iterator[Document]:
+        """The documents of the kind asked for; ``general`` are passages."""
+        if self.config.kind == "pretrain":
+            yield from (Document("".join(passage).strip()) for passage in general)
+            return
+        mentions = self._mentions()
+        if self.config.kind == "trex":
+            most = self.config.facts_per_document
+            sizes = [float(min(most, len(mentions) - first)) for first in range(0, len(mentions), most)]
+            groups: list[list[str]] = [[] for _ in sizes]
+        else:
+            groups = self._enough(general)
+            sizes = [float(self.measure("".join(group))) for group in groups]
+        places = Stream(self.config.seed, "places")
+        for number, (group, told) in enumerate(zip(groups, _shared_out(mentions, sizes), strict=True)):
+            draw = places.numpy(number).integers(0, len(group) + 1, len(told))
+            yield Document(interspersed(group, [text for _, text in told], draw.tolist()), tuple(id for id, _ in told))
+
+    def _mentions(self) -> list[tuple[str, str]]:
+        """(id, sentence) of every time that a fact is told: all facts in an order of their own, as often as asked for."""
+        found: list[tuple[str, str]] = []
+        for turn in range(self.config.repeats):
+            draw = Stream(self.config.seed, "sentences").numpy(turn)
+            choices = draw.random(len(self.facts))
+            for number in draw.permutation(len(self.facts)).tolist():
+                fact = self.facts[number]
+                sentence = tell(fact, self.relations[fact.relation], float(choices[number]))
+                found.append((fact.id, sentence))
+        self.told_size = sum(self.measure(in_running_text(sentence)) for _, sentence in found)
+        return found
+
+    def _enough(self, general: list[list[str]]) -> list[list[str]]:
+        """As many passages, drawn at random, as give the general text its share."""
+        share = self.config.general_share
+        needed = 1.01 * self.told_size * share / (1 - share)  # more, for the white space that is lost between the two
+        order = Stream(self.config.seed, "passages").permutation(len(general)).take(np.arange(len(general)))
+        chosen: list[list[str]] = []
+        size = 0
+        for number in order.tolist():
+            if size >= needed:
+                break
+            chosen.append(general[number])
+            size += self.measure("".join(general[number]))
+        if size < needed:
+            raise LichenError(
+                f"the general text is {size:,} long and {needed:,.0f} are needed beside {len(self.facts):,} facts told "
+                f"{self.config.repeats} times; give more of it, or lower repeats, limit or general_share"
+            )
+        return chosen
+
+
+def _shared_out(mentions: list[tuple[str, str]], sizes: Sequence[float]) -> Iterator[list[tuple[str, str]]]:
+    """All mentions in order, in groups proportional to ``sizes``; a fact that a group has already waits for the next."""
+    ends = np.floor(np.cumsum(sizes) / max(sum(sizes), 1e-9) * len(mentions) + 1e-6).astype(int).tolist()
+    waiting: list[tuple[str, str]] = []
+    given = taken = 0
+    for number, end in enumerate(ends):
+        group: list[tuple[str, str]] = []
+        queue, waiting = waiting, []
+        while len(group) < end - given and (queue or taken < len(mentions)):
+            if queue:
+                mention = queue.pop(0)
+            else:
+                mention, taken = mentions[taken], taken + 1
+            if any(mention[0] == id for id, _ in group) and number < len(ends) - 1:
+                waiting.append(mention)
+            else:
+                group.append(mention)
+        waiting += queue
+        given += len(group)
+        yield group
+
+
+if __name__ == "__main__":
+    from lichen.selftest import main
+
+    main(__file__)
