@@ -40,12 +40,33 @@ def run(found, until=None, number=signal.SIGTERM):
     return reason
 
 
+def memory(search):
+    """A model that reads facts; the index is two updates old at most, so that stops fall on and between refreshes."""
+    part = {
+        "kind": "knowledge",
+        "knowledge_dim": 8,
+        "heads": 2,
+        "top_k": 2,
+        "router": "language-loss",
+        "refresh_every": 2,
+    }
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return {"model": {**size, "feed_forward_by_layer": {"1": {**part, "search": search}}}}
+
+
+AVERAGED = {
+    "averages": {"enabled": True, "decay": 0.9},
+    "train": {"steps": 6, "batch_size": 4, "precision": "bf16"},
+}
 VARIANTS = {
     "plain": {},
     "bf16": {"train": {"steps": 6, "batch_size": 4, "precision": "bf16"}},
     "accumulation": {"train": {"steps": 6, "batch_size": 4, "precision": "fp32", "accumulation": 2}},
     "averages": {"averages": {"enabled": True, "decay": 0.9}},
     "muon": {"optim": {"name": "muon", "lr": 1e-2}},
+    "memory": memory("exact"),
+    "memory in cells": memory("product"),
+    "memory, averages, bf16": {**memory("exact"), **AVERAGED},
 }
 
 

@@ -12,14 +12,18 @@ import numpy as np
 import torch
 
 from lichen.core.runs import Run
+from lichen.dataset.bank import write_bank
+from lichen.dataset.facts import made_fact
 from lichen.dataset.opening import Data
 from lichen.dataset.plan import DocumentList, Plan
 from lichen.dataset.tokenizer import Tokenizer
+from lichen.inference.memory import KNOWLEDGE
 from lichen.scripts.train import TrainRecipe
 from lichen.trainer import assembly
 from lichen.trainer.checkpoints import Checkpoint
 from lichen.trainer.interruption import Interruption
 from lichen.trainer.loop import Training
+from lichen.trainer.memory import reads_facts
 from lichen.trainer.runtime import Runtime
 from lichen.trainer.state import optimizer_state_to_tensors
 from lichen.trainer.step import Totals
@@ -76,6 +80,8 @@ def training(
     """Assembled, writing into ``folder``."""
     run = Run(folder)
     run.make_folders()
+    if reads_facts(train.model) and not (folder / KNOWLEDGE).exists():
+        write_bank(folder / KNOWLEDGE, [made_fact(f"stone {n}", "bears", f"lichen {n * n}") for n in range(12)])
     words, rows = tokenizer(), data(train)
     fingerprint = assembly.fingerprint_of(train, rows, words)
     runtime = runtime or Runtime.start(train.train.precision, device="cpu")

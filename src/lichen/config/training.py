@@ -21,6 +21,9 @@ from pydantic import Field, field_validator, model_validator
 
 from lichen.config.base import Config
 
+AUX_WEIGHTS = {"router_z": 1e-3, "router": 1.0, "router_null": 1.0, "router_hit": 0.0, "router_false_read": 0.0}
+"""Usual factors that are others: ST-MoE's z-loss; a memory's router, which learns as fast as the text; two mere rates."""
+
 
 class RunConfig(Config):
     """Where the run folder lies."""
@@ -54,9 +57,10 @@ class TrainConfig(Config):
     seed: int = Field(default=0, ge=0)
     """Seed of the initial weights and of everything random in training; the data's order has its own."""
     aux_weight: float = Field(default=0.01, ge=0)
-    """Factor of every auxiliary loss that aux_weights does not name (Switch Transformer's balance loss uses 0.01)."""
+    """Usual factor of an auxiliary loss (Switch Transformer's balance loss uses 0.01); a router's z-loss has 0.001 and the labels
+    of a memory's router have 1."""
     aux_weights: dict[str, float] = Field(default_factory=dict)
-    """Factor per auxiliary loss, by its name."""
+    """Factor per auxiliary loss, by its name, where it is not to be the usual one; 0 only shows it."""
     max_consecutive_skips: int = Field(default=10, ge=1)
     """So many steps in a row without a finite loss and gradient end the training."""
     spike_factor: float = Field(default=3.0, gt=1)
@@ -69,6 +73,14 @@ class TrainConfig(Config):
     """Threads that compute on the CPU, in each process; left out: torch's own choice."""
     timeout: float = Field(default=300.0, gt=0)
     """Seconds after which ranks give up on one that does not answer; reading and writing a lot on rank 0 may take longer."""
+
+    def aux_factor(self, name: str) -> float:
+        """What the auxiliary loss ``name`` is multiplied by.
+
+        >>> TrainConfig().aux_factor("balance"), TrainConfig(aux_weights={"router": 0.5}).aux_factor("router")
+        (0.01, 0.5)
+        """
+        return self.aux_weights.get(name, AUX_WEIGHTS.get(name, self.aux_weight))
 
     @model_validator(mode="before")
     @classmethod
@@ -175,6 +187,15 @@ class EarlyStoppingConfig(Config):
     """Validations in a row without an improvement that end the training."""
     min_delta: float = Field(default=0.0, ge=0)
     """Smallest decrease of the validation loss that gives new patience; the best checkpoint is the best by any margin."""
+
+
+class BankConfig(Config):
+    """The facts of a model with a readable memory."""
+
+    database_init_path: Path | None = None
+    """Bank that `lichen knowledge build` made, to start with; left out: the one that the data was prepared with."""
+    cluster_cache_path: Path | None = None
+    """Folder for the bank's token ids, kept by the version of bank and tokenizer; left out: beside the run's bank."""
 
 
 class LogConfig(Config):

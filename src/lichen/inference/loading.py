@@ -32,6 +32,7 @@ from lichen.core.device import get_best_device, is_available
 from lichen.core.folders import MANIFEST, read_manifest
 from lichen.core.runs import AVERAGES, resolve_checkpoint
 from lichen.dataset.tokenizer import Tokenizer
+from lichen.inference.memory import find_bank, give_bank
 from lichen.model.language_model import LanguageModel
 from lichen.model.weights import read_model
 
@@ -59,6 +60,7 @@ def load(
     check_tokenizer(folder, tokenizer)
     model = read_model(folder, placed, wanted)
     check_vocabulary(folder, model, tokenizer)
+    give_bank(model, find_bank(folder), tokenizer, str(folder))
     if name.endswith(AVERAGED):
         take_averages(model, folder)
     return model, tokenizer

@@ -142,7 +142,8 @@ class LanguageModel(nn.Module):
     @eager
     def _layout(self, batch: Batch, cache: KeyValueCache | None) -> Layout:
         dtype = compute_dtype(self.head_weight)
-        return Layout.of(batch, self.model.rope, dtype=dtype, cache=cache, shared=dict(self.shared.items()))
+        shared, embedding = dict(self.shared.items()), self.model.embed_tokens.weight
+        return Layout.of(batch, self.model.rope, dtype=dtype, cache=cache, shared=shared, embedding=embedding)
 
     def _forward_nll(self, batch: Batch, layout: Layout) -> Output:
         index, width = _target_index(batch), batch.tokens.shape[1]
@@ -179,6 +180,18 @@ class LanguageModel(nn.Module):
             own = {name.removeprefix(prefix): value for name, value in counts.items() if name.startswith(prefix)}
             assert isinstance(block.mlp, FeedForward)
             block.mlp.after_step(own)
+
+    def training_state(self) -> dict[str, Tensor]:
+        """What a training must remember of the shared parts beside their weights: ``<part>/<name>`` → tensor."""
+        parts = {name: getattr(part, "training_state", dict)() for name, part in self.shared.items()}
+        return {f"{name}/{key}": tensor for name, state in parts.items() for key, tensor in state.items()}
+
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what ``training_state`` gave."""
+        for name, part in self.shared.items():
+            own = {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+            if hasattr(part, "load_training_state"):
+                part.load_training_state(own)  # pyright: ignore[reportCallIssue]
 
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile the regions that do not depend on lengths; ``options`` go to ``torch.compile``. Hooks in them do not fire."""

@@ -96,6 +96,10 @@ class Layout:
     """Keys and values of earlier tokens."""
     shared: Mapping[str, nn.Module] = field(default_factory=dict)
     """The model's banks, that feed-forward parts of several layers use."""
+    embedding: Tensor | None = None
+    """``[V, D]`` the model's token embeddings, for parts that read tokens."""
+    batch: Batch | None = None
+    """What is read, with its targets and links: for what teaches a part, never for what it computes."""
 
     @classmethod
     def of(
@@ -106,6 +110,7 @@ class Layout:
         dtype: torch.dtype,
         cache: KeyValueCache | None = None,
         shared: Mapping[str, nn.Module] | None = None,
+        embedding: Tensor | None = None,
     ) -> Self:
         """The layout of ``batch``; ``dtype`` is what matrix products will be computed in."""
         mask = cache.prepare(batch) if cache is not None else None
@@ -120,6 +125,8 @@ class Layout:
             mask=mask,
             cache=cache,
             shared=shared or {},
+            embedding=embedding,
+            batch=batch,
         )
         layout._prepare_segments(batch)
         return layout

@@ -33,6 +33,7 @@ from lichen.config.flags import existing_files, parse
 from lichen.config.model import ModelConfig
 from lichen.config.training import (
     AveragesConfig,
+    BankConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
     EvaluationConfig,
@@ -55,6 +56,8 @@ class TrainRecipe(Config):
     """The network."""
     data: DataConfig = DataConfig()
     """What it reads."""
+    knowledge: BankConfig = BankConfig()
+    """The facts of its readable memory, if it has one."""
     optim: OptimConfig = OptimConfig()
     """How it learns."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -162,7 +165,7 @@ def _train(request: Request, runtime: Any) -> int:
     from lichen.core.runs import Run
     from lichen.dataset.opening import open_data
     from lichen.dataset.tokenizer import Tokenizer
-    from lichen.trainer import assembly
+    from lichen.trainer import assembly, memory
     from lichen.trainer.interruption import Interruption
     from lichen.trainer.saving import Saver
 
@@ -178,7 +181,10 @@ def _train(request: Request, runtime: Any) -> int:
         interruption = stack.enter_context(Interruption())
         folder = stack.enter_context(_open_run(request, tokenizer.vocab_size, runtime))
         found = Run(folder)
-        fingerprint = assembly.fingerprint_of(recipe, data, tokenizer)
+        if runtime.is_master:
+            memory.keep_bank(recipe, data, found)
+        runtime.meet()
+        fingerprint = assembly.fingerprint_of(recipe, data, tokenizer, memory.bank_hash(recipe, found))
         checkpoint = assembly.find_checkpoint(found, fingerprint, runtime) if request.resume is not None else None
         total = assembly.total_steps(recipe.train, data)
         if checkpoint is not None and assembly.is_done(checkpoint, total, recipe):

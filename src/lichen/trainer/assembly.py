@@ -19,6 +19,7 @@ from lichen.config.errors import LichenError, UsageError
 from lichen.config.model import ModelConfig
 from lichen.config.training import (
     AveragesConfig,
+    BankConfig,
     CheckpointConfig,
     EarlyStoppingConfig,
     EvaluationConfig,
@@ -34,8 +35,10 @@ from lichen.core.runs import Run, resolve_checkpoint, size_name
 from lichen.dataset.loader import Loader, ValidationBatches
 from lichen.dataset.opening import Data
 from lichen.dataset.plan import steps_for_epochs
+from lichen.dataset.rebinding import Rebinder
 from lichen.dataset.tokenizer import Tokenizer
 from lichen.inference.completion import encode_prompt
+from lichen.inference.memory import KNOWLEDGE, give_bank
 from lichen.metrics.meters import MovingMean, TimeSplit
 from lichen.metrics.records import Records, truncate_after
 from lichen.model.language_model import LanguageModel, initialise
@@ -45,6 +48,7 @@ from lichen.trainer.checkpoints import Checkpoint, clear_leftovers, compare_for_
 from lichen.trainer.interruption import Interruption
 from lichen.trainer.keeping import Keeper, agreed_checkpoint, checkpoint_files
 from lichen.trainer.loop import EARLY, Training
+from lichen.trainer.memory import check_bank, make_rebinder
 from lichen.trainer.objectives import NextToken
 from lichen.trainer.observers import Observer, Progress, Recorder, Samples
 from lichen.trainer.optimizers import make_optimizer
@@ -76,6 +80,7 @@ HARMLESS = (
     "config.data.workers",
     "config.data.prefetch",
     "config.data.worker_timeout",
+    "config.knowledge",
 )
 """Settings that may change when a run is continued. (Paths may, because the data itself is compared.)"""
 
@@ -88,6 +93,7 @@ class Recipe(Protocol):
     init_from: str | None
     model: ModelConfig
     data: DataConfig
+    knowledge: BankConfig
     optim: OptimConfig
     schedule: ScheduleConfig
     train: TrainConfig
@@ -159,9 +165,10 @@ def total_steps(train: TrainConfig, data: Data) -> int:
     return steps_for_epochs(data.rows, train.epochs, train.batch_size)
 
 
-def fingerprint_of(recipe: Config, data: Data, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What must agree when a run is continued."""
-    return {"config": recipe.to_data(), "data": data.fingerprint, "tokenizer": tokenizer.fingerprint}
+def fingerprint_of(recipe: Config, data: Data, tokenizer: Tokenizer, bank: str | None = None) -> dict[str, Any]:
+    """What must agree when a run is continued; ``bank`` is the hash of the facts it reads."""
+    found = {"config": recipe.to_data(), "data": data.fingerprint, "tokenizer": tokenizer.fingerprint}
+    return found if bank is None else {**found, "bank": bank}
 
 
 def find_checkpoint(run: Run, fingerprint: Mapping[str, Any], runtime: Runtime) -> Checkpoint | None:
@@ -200,6 +207,7 @@ def _has_new_patience(checkpoint: Checkpoint, recipe: Recipe) -> bool:
 def check(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime) -> None:
     """Refuse, before a folder is made, what would fail later. Raises UsageError with the remedy."""
     make_loader(recipe, data, tokenizer, runtime)
+    check_bank(recipe, data)
     length, positions = recipe.data.sequence_length, recipe.model.max_position_embeddings
     if length > positions:
         raise UsageError(
@@ -228,6 +236,8 @@ def assemble(
     config = recipe.model.with_vocabulary(tokenizer.vocab_size)
     init_from = recipe.init_from if checkpoint is None else None
     module = build_model(config, recipe.train.seed, init_from, tokenizer)
+    give_bank(module, run.folder / KNOWLEDGE, tokenizer, "the recipe's model")
+    rebinder = make_rebinder(recipe, data, tokenizer, module)
     model = runtime.prepare(module, recipe.train.compile)
     keeper = _keeper(recipe, run, module, runtime, checkpoint, fingerprint, checkpoint_files(config, tokenizer))
     times = TimeSplit()
@@ -238,8 +248,8 @@ def assemble(
         objective=NextToken(),
         optimizer=keeper.optimizer,
         averages=keeper.averages,
-        data=TrainingData(make_loader(recipe, data, tokenizer, runtime)),
-        validation=_validation(recipe, data, tokenizer, runtime),
+        data=TrainingData(make_loader(recipe, data, tokenizer, runtime, rebinder)),
+        validation=_validation(recipe, data, tokenizer, runtime, rebinder),
         state=keeper.state,
         total=total_steps(recipe.train, data),
         runtime=runtime,
@@ -293,7 +303,9 @@ def _keeper(
     return keeper
 
 
-def make_loader(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime) -> Loader:
+def make_loader(
+    recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime, rebinder: Rebinder | None = None
+) -> Loader:
     """This rank's loader. Raises UsageError if the batch cannot be shared out evenly."""
     workers = recipe.data.workers
     return Loader(
@@ -307,10 +319,13 @@ def make_loader(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runti
         prefetch=recipe.data.prefetch,
         timeout=recipe.data.worker_timeout,
         pin=devices.pin_memory(runtime.device),
+        rebinder=rebinder,
     )
 
 
-def _validation(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime) -> ValidationBatches | None:
+def _validation(
+    recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runtime, rebinder: Rebinder | None
+) -> ValidationBatches | None:
     if data.validation is None or recipe.evaluation.every == 0:
         return None
     return ValidationBatches(
@@ -320,6 +335,7 @@ def _validation(recipe: Recipe, data: Data, tokenizer: Tokenizer, runtime: Runti
         max_batches=recipe.evaluation.max_batches,
         rank=runtime.rank,
         world_size=runtime.world_size,
+        rebinder=rebinder,
     )
 
 

@@ -48,6 +48,7 @@ from lichen.trainer.state import State
 
 WEIGHTS, STATE = "model.safetensors", "training/state.json"
 OPTIMIZER = "training/optimizer.safetensors"
+MODULE = "training/module.safetensors"
 
 _TYPES = {
     torch.float64: "F64",
@@ -122,6 +123,8 @@ class Contents:
     """From `lichen.trainer.state.optimizer_state_to_tensors`."""
     averages: Mapping[str, Tensor] | None = None
     """From `Averages.tensors`."""
+    module: Mapping[str, Tensor] | None = None
+    """From `LanguageModel.training_state`: what later weights could not give again."""
     files: Mapping[str, bytes] = field(default_factory=dict)
     """config.json, tokenizer and others that do not change, by relative path (`collect_files`)."""
     fingerprint: dict[str, Any] = field(default_factory=dict)
@@ -130,7 +133,7 @@ class Contents:
     @property
     def num_bytes(self) -> int:
         """Bytes on disk, nearly."""
-        tensors = sum(map(tensor_bytes, (self.weights, self.optimizer, self.averages)))
+        tensors = sum(map(tensor_bytes, (self.weights, self.optimizer, self.averages, self.module)))
         return tensors + sum(map(len, self.files.values()))
 
 
@@ -154,6 +157,10 @@ class Checkpoint:
         """For `Averages.load`; None when the training kept none."""
         return read_tensors(self.folder / AVERAGES) if (self.folder / AVERAGES).is_file() else None
 
+    def module(self) -> dict[str, Tensor]:
+        """For `LanguageModel.load_training_state`; empty for most models."""
+        return read_tensors(self.folder / MODULE) if (self.folder / MODULE).is_file() else {}
+
 
 def write_checkpoint(folder: Path, contents: Contents) -> None:
     """Write a checkpoint, whole or not at all; one that stands at ``folder`` is replaced in one step.
@@ -162,7 +169,12 @@ def write_checkpoint(folder: Path, contents: Contents) -> None:
         LichenError: the disk is full, read-only or unreliable; nothing has changed then.
     """
     known: dict[str, Entry] = {}
-    tensors = {WEIGHTS: contents.weights, OPTIMIZER: contents.optimizer, AVERAGES: contents.averages}
+    tensors = {
+        WEIGHTS: contents.weights,
+        OPTIMIZER: contents.optimizer,
+        AVERAGES: contents.averages,
+        MODULE: contents.module,
+    }
     files = {**contents.files, STATE: contents.state.to_json().encode()}
     with whole_folder(folder, contents.fingerprint, replace=True, known=known, needed=contents.num_bytes) as partial:
         for name in files:

@@ -58,6 +58,7 @@ class Keeper:
             weights=state_for_saving(self.module),
             optimizer=optimizer_state_to_tensors(self.module, self.optimizer.parts),
             averages=None if self.averages is None else self.averages.tensors(),
+            module=self.module.training_state() or None,
             files=self.files,
             fingerprint=self.fingerprint,
         )
@@ -73,6 +74,7 @@ class Keeper:
         if self.averages is not None and averages is None:
             raise LichenError(f"{checkpoint.folder}: holds no averaged weights; set averages.enabled false")
         load_weights(self.module, weights, str(checkpoint.folder))
+        self.module.load_training_state(checkpoint.module())
         load_optimizer_state(self.module, self.optimizer.parts, moments)
         if self.averages is not None and averages is not None:
             self.averages.load(averages)

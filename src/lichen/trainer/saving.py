@@ -119,6 +119,7 @@ class Saver:
             weights=self._buffers.copy(contents.weights, "weights"),
             optimizer=self._buffers.copy(contents.optimizer, "optimizer"),
             averages=self._buffers.copy(contents.averages, "averages"),
+            module=self._buffers.copy(contents.module, "module"),
         )
         self.seconds_copying += time.perf_counter() - start
         self._thread = threading.Thread(target=self._write_beside, args=(copied,), name="lichen-saving")

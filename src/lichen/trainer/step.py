@@ -95,7 +95,7 @@ def train_step(
                 aux = {name: total / weight.clamp(min=1.0) * share for name, (total, weight) in reduced.aux.items()}
                 loss = reduced.sum / max(totals.weight, 1.0)
                 for name, value in aux.items():
-                    loss = loss + value * config.aux_weights.get(name, config.aux_weight)
+                    loss = loss + value * config.aux_factor(name)
                 runtime.backward(loss * runtime.world_size)
             sums.append(
                 torch.stack([reduced.sum.detach().float(), *(value.detach().float() for value in aux.values())])

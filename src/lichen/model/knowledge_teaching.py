@@ -1,0 +1,98 @@
+"""What teaches the queries of a readable memory, beside the language loss.
+
+``linked``: the data says which entries a text speaks of (`Links`). At a linked position one of them shall be found, and at a
+position known to need nothing the null slot; the loss compares with all entries that any such position found, and with the right
+ones. Entries with the same key can not be told apart: they are right together and never negatives.
+
+``self-supervised``: no links. Of the entries a position found, those whose object holds the token to come are right; where none
+does, the null slot is. Positions are a regular sample.
+
+``language-loss`` and ``hard`` teach nothing here. Measured on running text, the language loss alone leaves a memory decorative;
+these modes are there to show it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lichen.core.batch import IGNORE_TARGET, Links
+from lichen.model.feed_forward import Aux
+from lichen.model.knowledge_bank import KnowledgeBank
+from lichen.model.layout import Layout
+
+if TYPE_CHECKING:
+    from lichen.model.knowledge import Retrieval
+
+SAMPLED = 8
+"""Without links one position in so many is taught."""
+
+
+def losses(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, layout: Layout) -> Aux:
+    """The router's losses of ``states [n, D]``, and how often it is right. Nothing where nothing teaches."""
+    batch = layout.batch
+    if batch is None or retrieval.section.router not in ("linked", "self-supervised"):
+        return {}
+    if retrieval.section.router == "linked":
+        return {} if batch.links is None else _linked(retrieval, bank, states, batch.links, layout)
+    return _self_supervised(retrieval, bank, states, batch.targets.flatten(), layout) if retrieval.training else {}
+
+
+def _linked(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, links: Links, layout: Layout) -> Aux:
+    width = layout.real.shape[1]
+    linked, nothing = (places[:, 0] * width + places[:, 1] for places in (links.positions, links.nulls))
+    queries, null, numbers = _ask(retrieval, bank, states[torch.cat([linked, nothing])], layout, links.removed)
+    right = links.entries[links.entries >= 0]
+    candidates = torch.cat([numbers.flatten(), right]).unique()
+    return _compared(bank, layout, queries, null, candidates, bank.share_key(links.entries, candidates))
+
+
+def _self_supervised(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, targets: Tensor, layout: Layout) -> Aux:
+    places = (targets != IGNORE_TARGET).nonzero()[::SAMPLED, 0]
+    queries, null, numbers = _ask(retrieval, bank, states[places], layout, None)
+    tokens, _, start, stop = bank.texts(numbers)
+    step = torch.arange(tokens.shape[-1], device=tokens.device)
+    in_object = (step >= start[..., None]) & (step < stop[..., None])
+    holds = ((tokens == targets[places][:, None, None]) & in_object).any(dim=-1)
+    order = (~holds.any(dim=1)).long().argsort(stable=True)  # those with an answer first, as with links
+    entries = torch.where(holds, numbers, -1)[order][: int(holds.any(dim=1).sum())]
+    candidates = numbers.unique()
+    return _compared(bank, layout, queries[order], null[order], candidates, bank.share_key(entries, candidates))
+
+
+def _ask(
+    retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, layout: Layout, removed: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    assert layout.embedding is not None
+    queries, null = retrieval.queries(states)
+    index = bank.index(layout.embedding, layout.dtype)
+    return queries, null, bank.search(queries, index, retrieval.section.top_k, removed)[1]
+
+
+def _compared(
+    bank: KnowledgeBank, layout: Layout, queries: Tensor, null: Tensor, candidates: Tensor, answers: Tensor
+) -> Aux:
+    """The first queries have an entry for an answer, as ``answers [M, C]`` of ``candidates [C]`` says; the others, nothing."""
+    assert layout.embedding is not None
+    scores = queries @ bank.encode(candidates, layout.embedding.detach()).T
+    whole = torch.cat([scores, null[:, None]], dim=1).logsumexp(dim=1)
+    taught = len(answers)
+    right = scores[:taught].masked_fill(~answers, float("-inf")).logsumexp(dim=1)
+    best, ahead = scores.detach().max(dim=1) if len(candidates) else (null.detach() - 1, null.long())
+    reads = best > null.detach()
+    hits = answers.gather(1, ahead[:taught, None])[:, 0] & reads[:taught]
+    count, null_count = (torch.tensor(float(n), device=queries.device) for n in (taught, len(queries) - taught))
+    return {
+        "router": ((whole[:taught] - right).sum(), count),
+        "router_null": ((whole - null)[taught:].sum(), null_count),
+        "router_hit": (hits.float().sum(), count),
+        "router_false_read": (reads[taught:].float().sum(), null_count),
+    }
+
+
+if __name__ == "__main__":
+    from lichen.selftest import main
+
+    main(__file__)
