@@ -148,7 +148,8 @@ def test_a_preparation_that_is_terminated_continues_to_the_same_bytes(start, end
         time.sleep(0.4)
         os.killpg(process.pid, number)
         said = end(process, 30)
-        assert said.status in ((130,) if number == signal.SIGINT else (-number, 128 + number)), said.err
+        # a shell shows 128 + number for both; Python itself ends by SIGINT where that came amid an exec of text, as in an import
+        assert said.status in (-number, 128 + number), said.err
         assert "Traceback" not in said.err and not output.exists()
         assert lichen("prepare", *words, "--output", output).status == 0
         assert snapshot(output) == snapshot(tmp_path / "whole")

@@ -169,9 +169,11 @@ def test_at_a_real_terminal_control_c_stops_the_answer_then_the_program(folder):
         wait_for("> ")
         os.write(terminal, b"the cat\n")
         wait_for("> ")
+        time.sleep(1)  # readline prints its prompt a moment before it waits for keys and signals
         process.send_signal(2)
         wait_for("Ctrl-C again leaves")
         wait_for("> ")
+        time.sleep(1)
         process.send_signal(2)
         assert process.wait(30) == 0
     finally:
