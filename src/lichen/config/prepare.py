@@ -79,6 +79,9 @@ class FactTextsConfig(Config):
     """Share of the subjects told that get invented facts beside their own, so that a relation must be read to be answered."""
     companion_relations: int = Field(default=3, ge=1)
     """Invented facts for each of these subjects at most, every one of another relation that suits it."""
+    invented_relations: int = Field(default=0, ge=0)
+    """Relations made of words of the general text, of which half of the invented facts are: a reader that meets hundreds learns
+    to go by the words that a sentence shares with a relation's label."""
     seed: int = Field(default=0, ge=0)
     """Seed of patterns, order, places and inventions; which facts are told, kept in the bank only or added is not drawn."""
 

@@ -114,11 +114,19 @@ def _sample(facts: Sequence[Fact], share: float, stream: Stream) -> list[Fact]:
 
 
 def companions(
-    split: FactSplit, relations: Mapping[str, Relation], share: float, most: int, seed: int, avoided: Iterable[str] = ()
+    split: FactSplit,
+    relations: Mapping[str, Relation],
+    share: float,
+    most: int,
+    seed: int,
+    avoided: Iterable[str] = (),
+    invented: Mapping[str, Relation] | None = None,
 ) -> list[Fact]:
     """Invented facts about a ``share`` of the subjects told: ``most`` relations each that suit and are not the subject's own.
 
-    Subjects in ``avoided`` get none. What is invented contradicts no other fact: neither an added one nor an unseen one.
+    With ``invented`` relations one of them takes the place of a real one in half of the cases, or where none suits; its objects
+    are those of any relation. Subjects in ``avoided`` get none. What is invented contradicts no other fact: neither an added one
+    nor an unseen one.
     """
     objects: dict[str, set[str]] = defaultdict(set)
     own: dict[str, set[str]] = defaultdict(set)
@@ -132,6 +140,8 @@ def companions(
     known = {(fact.subject, fact.object) for fact in (*split.bank, *split.added, *split.unseen_relations)}
     avoided = set(avoided)
     sorted_objects = {label: sorted(found) for label, found in objects.items()}
+    any_object = sorted(set().union(*objects.values()))
+    others = list(invented or {})
     stream = Stream(seed, "companions")
     found: list[Fact] = []
     for number, subject in enumerate(dict.fromkeys(fact.subject for fact in split.told)):
@@ -140,8 +150,15 @@ def companions(
             continue
         possible = sorted({other for label in own[subject] for other in suiting[label]} - taken[subject])
         possible = [label for label in possible if label in relations and told_patterns(relations[label])]
-        for label in draw.permutation(np.array(possible, object))[:most].tolist():
-            options = [object for object in sorted_objects[label] if (subject, object) not in known]
+        chosen = draw.permutation(np.array(possible, object))[:most].tolist()
+        if others:
+            chosen += [""] * (most - len(chosen))
+            made = draw.choice(len(others), most, replace=len(others) < most).tolist()
+            chosen = [
+                others[m] if not label or draw.random() < 0.5 else label for label, m in zip(chosen, made, strict=True)
+            ]
+        for label in dict.fromkeys(chosen):
+            options = [object for object in sorted_objects.get(label, any_object) if (subject, object) not in known]
             if options:
                 found.append(_invented(subject, label, options[int(draw.integers(len(options)))]))
     return found

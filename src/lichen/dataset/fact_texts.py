@@ -34,6 +34,7 @@ from lichen.core.streams import Stream
 from lichen.dataset.bank import line_of, write_bank
 from lichen.dataset.fact_split import FactSplit, companions, split_facts, told_patterns
 from lichen.dataset.facts import Fact, in_running_text, is_cjk
+from lichen.dataset.invented_relations import frequent_words, invented_relations
 from lichen.dataset.relations import Relation, render
 
 _BORDER = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])[”’」』）]*\s*|\n[^\S\n]*\n\s*")
@@ -152,8 +153,12 @@ def write_fact_texts(
     pairs, subjects = {(fact.subject, fact.relation) for fact in reserved}, {fact.subject for fact in reserved}
     kept = [fact for fact in facts if (fact.subject, fact.relation) not in pairs]
     split = split_facts(kept, relations, config.limit, config.seed)
+    general = list(general)
     share, most = config.companions, config.companion_relations
-    invented = companions(split, relations, share, most, config.seed, avoided=subjects) if share else []
+    made = invented_relations(frequent_words(general), config.invented_relations, config.seed)
+    made = {label: relation for label, relation in made.items() if label not in relations}
+    invented = companions(split, relations, share, most, config.seed, subjects, made) if share else []
+    relations = {**relations, **made}
     split = replace(split, told=(*split.told, *invented))
     teller = _Teller(split, relations, config, measure)
     documents = list(

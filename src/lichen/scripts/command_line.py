@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("train", "train a model; continue, extend or branch a run"),
     "generate": ("generate", "continue prompts with a trained model"),
     "chat": ("chat", "talk with a trained model in the terminal"),
+    "evaluate": ("evaluate", "examine a model: what it knows, and whether it reads it"),
     "plot": ("plot", "draw the curves of one or several runs"),
     "quickstart": ("quickstart", "the whole road on this machine, offline, in a few minutes"),
     "knowledge": ("knowledge", "build, search, look at and change the facts a model reads"),
