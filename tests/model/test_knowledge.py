@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from lichen.config.errors import LichenError
 from lichen.core.batch import Batch
 from lichen.model.cache import Cache
 from lichen.model.language_model import LanguageModel, initialise
@@ -69,6 +70,13 @@ def test_reading_changes_the_result_and_no_entries_means_none(memory):
     bank.set_entries(type(entries)(**{f.name: getattr(entries, f.name)[:0] for f in dataclasses.fields(entries)}))
     assert not torch.equal(with_facts, other)
     assert not torch.equal(with_facts, logits(model, memory.tokens()))
+
+
+def test_a_model_that_was_given_no_facts_says_so(memory):
+    model = memory.reading().eval()
+    memory.bank_of(model).entries = None
+    with pytest.raises(LichenError, match="reads facts and was given none"):
+        logits(model, memory.tokens())
 
 
 def test_padding_does_not_enter_what_is_read(memory):

@@ -12,7 +12,9 @@ from lichen.scripts import quickstart
 def test_the_whole_road(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     library = Path(json.__file__).parent
     output = tmp_path / "out"
-    status = quickstart.run(["--output", str(output), "--steps", "2", "--library", str(library), "--held-out", "0.1"])
+    status = quickstart.run(
+        ["--output", str(output), "--steps", "2", "--library", str(library), "--held-out", "0.1", "--chapters", "text"]
+    )
     out = capsys.readouterr().out
     assert status == 0
     for line in (

@@ -37,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lichen.config.errors import ConfigError
+from lichen.config.errors import ConfigError, LichenError
 from lichen.config.feed_forward import DenseConfig, KnowledgeConfig
 from lichen.config.model import ModelConfig
 from lichen.core.batch import Links
@@ -246,6 +246,11 @@ class Knowledge(FeedForward):
     def _read_bank(self, x: Tensor, layout: Layout) -> tuple[Tensor, Aux]:
         bank = cast(KnowledgeBank, layout.shared[SHARED])
         assert layout.embedding is not None
+        if bank.entries is None:  # a memory that is not there must not pass for one that found nothing
+            raise LichenError(
+                "this model reads facts and was given none: load it from its run, or give it a bank with "
+                "lichen.inference.memory.give_bank(model, folder, tokenizer)"
+            )
         if len(bank) == 0:
             return torch.zeros_like(x), {}
         states = x.flatten(0, 1)

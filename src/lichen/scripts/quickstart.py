@@ -34,7 +34,7 @@ class QuickstartCommand(Config):
 
     output: Path | None = None
     """Folder for everything; quickstart/DATE-TIME unless given."""
-    chapters: tuple[Literal["text"], ...] = ("text",)
+    chapters: tuple[Literal["text", "facts"], ...] = ("text", "facts")
     """Which chapters to go through."""
     recipes: Path | None = None
     """Folder of the quickstart's recipes; those of this clone unless given."""
@@ -57,7 +57,9 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"{output}: is not empty; name another --output")
     recipes = command.recipes or recipes_folder()
     started = time.perf_counter()
-    chapters = {"text": text_chapter}
+    from lichen.scripts.quickstart_facts import facts_chapter
+
+    chapters = {"text": text_chapter, "facts": facts_chapter}
     held = [chapters[name](command, output, recipes) for name in dict.fromkeys(command.chapters)]
     say(f"Done in {time.perf_counter() - started:.0f} s; everything lies in {output}/")
     return 0 if all(held) or command.steps else 1  # a shortened training promises nothing
@@ -239,20 +241,26 @@ def rows(outcomes: list[Outcome], yardsticks: dict[str, float]) -> list[dict[str
 
 def _first_words(run: Path) -> list[tuple[str, str, str]]:
     """Three prompts, continued by ``lichen generate``; as (label, prompt, continuation)."""
-    import contextlib
-    import io
-
     say(f"4. First words of {run.name}")
     samples = []
     for prompt in PROMPTS:
-        words = [run, "--prompt", prompt, "--max-new-tokens", 48, "--temperature", 0.7, "--top-p", 0.9, "--seed", 1]
-        captured = io.StringIO()
-        print(verb_line("generate", [str(word) for word in words]), flush=True)
-        with contextlib.redirect_stdout(captured):
-            importlib.import_module("lichen.scripts.generate").run([str(word) for word in words])
-        print(captured.getvalue().rstrip(), flush=True)
-        samples.append((run.name, prompt, captured.getvalue().strip().removeprefix(prompt)))
+        words = ["--prompt", prompt, "--max-new-tokens", 48, "--temperature", 0.7, "--top-p", 0.9, "--seed", 1]
+        samples.append((run.name, prompt, said_by(run, words).removeprefix(prompt)))
     return samples
+
+
+def said_by(run: Path, words: list[Any]) -> str:
+    """What ``lichen generate`` prints, which is shown too."""
+    import contextlib
+    import io
+
+    captured = io.StringIO()
+    argv = [str(word) for word in (run, *words)]
+    print(verb_line("generate", argv), flush=True)
+    with contextlib.redirect_stdout(captured):
+        importlib.import_module("lichen.scripts.generate").run(argv)
+    print(captured.getvalue().rstrip(), flush=True)
+    return captured.getvalue().strip()
 
 
 def _report(
