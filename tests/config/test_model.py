@@ -73,3 +73,13 @@ def test_the_vocabulary_comes_from_the_tokenizer_unless_set() -> None:
 def test_the_default_model_is_the_26m_one() -> None:
     config = ModelConfig(vocab_size=6400, num_key_value_heads=2)
     assert config.dense_intermediate_size(DenseConfig()) == 1408
+
+
+@pytest.mark.parametrize(
+    ("familiar", "kind"), [("model", "knowledge"), ("model_no_feed", "none"), ("model_original", "dense")]
+)
+def test_variants_go_by_the_names_that_users_of_explicitlm_know(familiar, kind):
+    config = ModelConfig.from_data({"num_hidden_layers": 2, "feed_forward": {"kind": familiar}})
+    assert config.feed_forward.kind == kind
+    by_layer = ModelConfig.from_data({"num_hidden_layers": 2, "feed_forward_by_layer": {"1": {"kind": familiar}}})
+    assert by_layer.feed_forward_of(1).kind == kind

@@ -42,6 +42,7 @@ DOORS = {
     "generate": "lichen.inference.loading.load",
     "chat": "lichen.inference.loading.load",
     "plot": "lichen.metrics.plots.plot_runs",
+    "knowledge": "lichen.dataset.bank_building.build_bank",
 }
 """Where a verb has understood its command line and would begin to work."""
 REQUIRED = {"prepare": {"sources": [{"path": "DATA.jsonl"}], "output": "PREPARED"}, "train": {"train": {"steps": 1}}}

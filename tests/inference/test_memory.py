@@ -107,3 +107,14 @@ def test_a_dense_model_reads_nothing(tokenizer):
     assert give_bank(dense, None, tokenizer) is None
     with pytest.raises(LichenError, match="no layer of kind knowledge"):
         give_facts(dense, FACTS, tokenizer)
+
+
+def test_the_tokens_of_a_bank_are_kept_where_asked(run, tokenizer, tmp_path):
+    made = model(tokenizer)
+    give_bank(made, run / "knowledge", tokenizer, cache=tmp_path / "caches")
+    [kept] = (tmp_path / "caches").glob("arrays-*.npz")
+    before = kept.read_bytes()
+    write_bank(tmp_path / "other", FACTS[:2])
+    give_bank(made, tmp_path / "other", tokenizer, cache=tmp_path / "caches")
+    assert kept.read_bytes() == before  # another bank's is not an earlier version of it
+    assert len(list((tmp_path / "caches").iterdir())) == 2

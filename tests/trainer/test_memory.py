@@ -1,6 +1,7 @@
 """Where a training's facts come from, and what is refused before a folder is made."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def recipe(tiny, given=None, model=READING):
     return tiny.recipe(model=model, knowledge={} if given is None else {"database_init_path": str(given)})
 
 
-def data(knowledge=None):
+def data(knowledge=None) -> Any:
     return SimpleNamespace(knowledge=knowledge)
 
 

@@ -13,9 +13,9 @@ NothingConfig(kind='none')
 
 import math
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lichen.config.base import Config
 from lichen.config.errors import ConfigError
@@ -76,6 +76,16 @@ class ModelConfig(Config):
     """The feed-forward part of all layers."""
     feed_forward_by_layer: dict[str, FeedForwardConfig] = {}
     """Other feed-forward parts for single layers or ranges: {"0": …, "4-7": …}."""
+
+    @field_validator("feed_forward", mode="before")
+    @classmethod
+    def _familiar(cls, value: Any) -> Any:
+        return with_familiar_kind(value)
+
+    @field_validator("feed_forward_by_layer", mode="before")
+    @classmethod
+    def _familiar_by_layer(cls, value: Any) -> Any:
+        return {key: with_familiar_kind(part) for key, part in value.items()} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -155,6 +165,21 @@ class ModelConfig(Config):
                 f"model.vocab_size = {self.vocab_size}: the tokenizer has {vocab_size} ids (leave it unset to take them over)"
             )
         return type(self).model_validate({**dict(self), "vocab_size": vocab_size})
+
+
+FAMILIAR_KINDS = {"model": "knowledge", "model_no_feed": "none", "model_original": "dense"}
+"""What ExplicitLM calls these variants."""
+
+
+def with_familiar_kind(part: Any) -> Any:
+    """A feed-forward section whose kind has the name that users of ExplicitLM know.
+
+    >>> with_familiar_kind({"kind": "model_no_feed"})
+    {'kind': 'none'}
+    """
+    if isinstance(part, dict) and isinstance(part.get("kind"), str):
+        return {**part, "kind": FAMILIAR_KINDS.get(part["kind"], part["kind"])}
+    return part
 
 
 def _parse_range(text: str) -> range | None:

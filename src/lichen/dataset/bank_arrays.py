@@ -36,7 +36,7 @@ import numpy as np
 from lichen.config.errors import LichenError
 from lichen.core.disk import disk_errors, rename, sync, unlink
 from lichen.core.folders import fsync_folder, partial_of
-from lichen.dataset.bank import Bank
+from lichen.dataset.bank import SUMMARY, Bank
 from lichen.dataset.facts import Fact, in_running_text, object_place
 from lichen.dataset.tokenizer import Tokenizer
 
@@ -106,9 +106,11 @@ class BankArrays:
         return cls._with_groups(stored, facts, tokenizer)
 
     @classmethod
-    def of_bank(cls, bank: Bank, tokenizer: Tokenizer, length: int = 32, key_length: int = 16) -> BankArrays:
-        """The same for a bank, out of the file beside it if there is one that fits; else that file is written."""
-        path = cache_path(bank, tokenizer, length)
+    def of_bank(
+        cls, bank: Bank, tokenizer: Tokenizer, length: int = 32, key_length: int = 16, cache: Path | None = None
+    ) -> BankArrays:
+        """The same for a bank, out of the file beside it, or in the folder ``cache``, if one fits; else that file is written."""
+        path = cache_path(bank, tokenizer, length, cache)
         named = {"hash": bank.hash, "tokenizer": tokenizer.fingerprint, "length": length, "key_length": key_length}
         named["format"] = FORMAT
         stored = _read_cache(path, named, len(bank))
@@ -321,9 +323,9 @@ def _span_by_prefix(fact: Fact, place: int, tokens: np.ndarray, tokenizer: Token
 # --- The file beside the bank ---
 
 
-def cache_path(bank: Bank, tokenizer: Tokenizer, length: int) -> Path:
-    """Where the arrays of a bank lie."""
-    return bank.folder / f"arrays-{bank.hash[:12]}-{tokenizer.fingerprint[:12]}-L{length}.npz"
+def cache_path(bank: Bank, tokenizer: Tokenizer, length: int, folder: Path | None = None) -> Path:
+    """Where the arrays of a bank lie: in ``folder``, or beside it."""
+    return (folder or bank.folder) / f"arrays-{bank.hash[:12]}-{tokenizer.fingerprint[:12]}-L{length}.npz"
 
 
 def _read_cache(path: Path, named: dict[str, Any], count: int) -> dict[str, np.ndarray] | None:
@@ -348,13 +350,17 @@ def _write_cache(path: Path, named: dict[str, Any], stored: dict[str, np.ndarray
     partial = partial_of(path)
     try:
         with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 np.savez(file, named=np.array(json.dumps(named)), **stored)  # type: ignore[arg-type]
                 file.flush()
                 sync(file.fileno())
             rename(partial, path)
             fsync_folder(path.parent)
-            for old in path.parent.glob("arrays-*.npz"):
+            beside = (
+                path.parent.glob("arrays-*.npz") if (path.parent / SUMMARY).is_file() else ()
+            )  # not in a folder of caches
+            for old in beside:
                 if old.name.split("-")[1] != named["hash"][:12]:
                     unlink(old)
     except LichenError as error:

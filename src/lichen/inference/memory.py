@@ -48,8 +48,17 @@ def find_bank(checkpoint: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def give_bank(model: LanguageModel, folder: Path | None, tokenizer: Tokenizer, where: str = "the model") -> Bank | None:
-    """Let ``model``, if it reads facts, read the bank in ``folder``. Raises LichenError if there is none."""
+def give_bank(
+    model: LanguageModel,
+    folder: Path | None,
+    tokenizer: Tokenizer,
+    where: str = "the model",
+    cache: Path | None = None,
+) -> Bank | None:
+    """Let ``model``, if it reads facts, read the bank in ``folder``; its token ids are kept in ``cache``, or beside it.
+
+    Raises LichenError if there is no bank, or the model has no room for it.
+    """
     memory = memory_of(model)
     if memory is None:
         return None
@@ -63,7 +72,7 @@ def give_bank(model: LanguageModel, folder: Path | None, tokenizer: Tokenizer, w
         raise LichenError(
             f"{folder} has {len(bank)} facts and the model room for {limit}: raise feed_forward.knowledge_num"
         )
-    memory.set_entries(entries_of(BankArrays.of_bank(bank, tokenizer, memory.section.knowledge_length)))
+    memory.set_entries(entries_of(BankArrays.of_bank(bank, tokenizer, memory.section.knowledge_length, cache=cache)))
     return bank
 
 

@@ -236,7 +236,8 @@ def assemble(
     config = recipe.model.with_vocabulary(tokenizer.vocab_size)
     init_from = recipe.init_from if checkpoint is None else None
     module = build_model(config, recipe.train.seed, init_from, tokenizer)
-    give_bank(module, run.folder / KNOWLEDGE, tokenizer, "the recipe's model")
+    cache = recipe.knowledge.cluster_cache_path
+    give_bank(module, run.folder / KNOWLEDGE, tokenizer, "the recipe's model", cache)
     rebinder = make_rebinder(recipe, data, tokenizer, module)
     model = runtime.prepare(module, recipe.train.compile)
     keeper = _keeper(recipe, run, module, runtime, checkpoint, fingerprint, checkpoint_files(config, tokenizer))

@@ -73,7 +73,8 @@ def make_rebinder(recipe: Recipe, data: Data, tokenizer: Tokenizer, module: Lang
     memory = memory_of(module)
     if memory is None or data.knowledge is None:
         return None
-    arrays = BankArrays.of_bank(Bank.open(data.knowledge), tokenizer, memory.section.knowledge_length)
+    bank, cache = Bank.open(data.knowledge), recipe.knowledge.cluster_cache_path
+    arrays = BankArrays.of_bank(bank, tokenizer, memory.section.knowledge_length, cache=cache)
     return Rebinder(arrays, recipe.data.links, recipe.train.seed)
 
 
