@@ -21,7 +21,9 @@ def logits(model, tokens: torch.Tensor) -> torch.Tensor:
 def loss_of(model, batch: Batch) -> torch.Tensor:
     output = model(batch)
     taught = [
-        total / weight.clamp(min=1) for name, (total, weight) in output.aux.items() if name in ("router", "router_null")
+        total / weight.clamp(min=1)
+        for name, (total, weight) in output.aux.items()
+        if name in ("router", "router_null", "router_subject")
     ]
     return output.nll.mean() + sum(taught)
 

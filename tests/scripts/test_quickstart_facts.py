@@ -22,7 +22,7 @@ def test_the_whole_chapter(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
         "$ lichen knowledge texts",
         "$ lichen knowledge add",
         "$ lichen evaluate knowledge",
-        "$ lichen knowledge edit",
+        "$ lichen generate",
     ):
         assert line in out
     assert "model            seen" in out

@@ -54,8 +54,9 @@ NULL_LOGIT = 16.0
 """Where the null slot begins if labels teach it: above what random keys score, so that nothing is read before it can be found."""
 NEGLIGIBLE = 5.0
 """Then positions whose null slot is ahead by this many nats read nothing (0.7 % at most)."""
-SCALE = 10.0
-"""Length of each half of a query in the beginning; a key's halves have length 1."""
+SCALE = (16.0, 6.0)
+"""Lengths of a query's halves in the beginning; a key's have length 1. The subject decides, and the relation among its entries:
+then a relation that was never met still leaves the right subject ahead."""
 
 
 @dataclass
@@ -85,14 +86,14 @@ class Factors(nn.Module):
 
     lr_scale = 3.0
 
-    def __init__(self, size: int, start: float):
+    def __init__(self, *start: float):
         super().__init__()
         self.start = start
-        self.values = nn.Parameter(torch.empty(size))
+        self.values = nn.Parameter(torch.empty(len(start)))
 
     def initialise(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """All alike."""
-        parameter.fill_(self.start)
+        """As given."""
+        parameter.copy_(torch.tensor(self.start))
         return True
 
 
@@ -103,7 +104,7 @@ class Retrieval(nn.Module):
         super().__init__()
         self.section = section
         self.query = nn.Linear(hidden_size, section.knowledge_dim, bias=False)
-        self.scale = Factors(2, SCALE)
+        self.scale = Factors(*SCALE)
         self.null = nn.Linear(hidden_size, 1)
 
     def initialise(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
@@ -181,7 +182,7 @@ class Reader(nn.Module):
         self.value = nn.Parameter(torch.empty(heads, self.head_dim, hidden_size))
         self.place = nn.Parameter(torch.empty(heads, 4))
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.gate = Factors(1, 0.0)
+        self.gate = Factors(0.0)
 
     def initialise(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
         """Begin as a copying circuit behind a closed gate: heads look for what follows a token like the present one, and a

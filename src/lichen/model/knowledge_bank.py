@@ -275,6 +275,12 @@ class KnowledgeBank(nn.Module):
     def _limit(self) -> int:
         return self.section.knowledge_num or len(self)
 
+    def share_subject(self, numbers: Tensor, candidates: Tensor) -> Tensor:
+        """``[M, C]``: whether a candidate is about the subject of one of ``numbers [M, P]`` (-1 is nobody)."""
+        subjects, known = self._present().subjects, numbers.clamp(min=0)
+        same = subjects[known][:, :, None] == subjects[candidates]
+        return (same & (numbers >= 0)[:, :, None]).any(dim=1)
+
     def share_key(self, numbers: Tensor, candidates: Tensor) -> Tensor:
         """``[M, C]``: whether a candidate has the key of one of ``numbers [M, P]`` (-1 is nobody)."""
         entries, known = self._present(), numbers.clamp(min=0)

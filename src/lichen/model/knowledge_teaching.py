@@ -46,7 +46,23 @@ def _linked(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, links: Li
     queries, null, numbers = _ask(retrieval, bank, states[torch.cat([linked, nothing])], layout, links.removed)
     right = links.entries[links.entries >= 0]
     candidates = torch.cat([numbers.flatten(), right]).unique()
-    return _compared(bank, layout, queries, null, candidates, bank.share_key(links.entries, candidates))
+    answers = bank.share_key(links.entries, candidates)
+    aux = _compared(bank, layout, queries, null, candidates, answers)
+    return aux | {"router_subject": _subjects_alone(bank, layout, queries[: len(linked)], candidates, links.entries)}
+
+
+def _subjects_alone(
+    bank: KnowledgeBank, layout: Layout, queries: Tensor, candidates: Tensor, entries: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of finding the subject by the first half of a query alone, whatever the relation: where a relation is new, that
+    half has to do without the other.
+    """
+    assert layout.embedding is not None
+    half = queries.shape[1] // 2
+    scores = queries[:, :half] @ bank.encode(candidates, layout.embedding.detach())[:, :half].T
+    answers = bank.share_subject(entries, candidates)
+    right = scores.masked_fill(~answers, float("-inf")).logsumexp(dim=1)
+    return (scores.logsumexp(dim=1) - right).sum(), torch.tensor(float(len(queries)), device=queries.device)
 
 
 def _self_supervised(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, targets: Tensor, layout: Layout) -> Aux:
