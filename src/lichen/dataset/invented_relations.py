@@ -55,7 +55,8 @@ def invented_relations(words: Sequence[str], number: int, seed: int) -> dict[str
             break
         draw = stream.numpy(attempt)
         size = min(len(words), int(draw.choice((1, 2, 2, 3))))
-        label = " ".join(words[place] for place in draw.choice(len(words), size, replace=False).tolist())
+        places: list[int] = draw.choice(len(words), size, replace=False).tolist()
+        label = " ".join(words[place] for place in places)
         patterns = []
         for template in draw.choice(len(TEMPLATES), PATTERNS, replace=False).tolist():
             told = label.split()
