@@ -153,8 +153,8 @@ def test_unknown_identifiers_and_fields_are_counted(tmp_path: Path) -> None:
     [
         ("a.json", b'[{"text": "a"}, {"te', "no JSON in line 1.*breaks off.*restore the file"),
         ("a.json", b'[{"text": "\xff\xfe"}]', "no UTF-8"),
-        ("a.jsonl.gz", gzip.compress(b'{"text": "moss"}\n' * 99)[:-9], "damaged"),
-        ("a.json.gz", gzip.compress(b'[{"text": "moss"}]')[:-9], "damaged"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "moss"}\n' * 99, mtime=0)[:-9], "damaged"),
+        ("a.json.gz", gzip.compress(b'[{"text": "moss"}]', mtime=0)[:-9], "damaged"),
         ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "UTF-16"),
     ],
 )
