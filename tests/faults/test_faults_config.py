@@ -10,6 +10,7 @@ import pytest
 from lichen.config import yaml12
 from lichen.config.base import Config, leaves, members_of
 from lichen.config.errors import UsageError
+from lichen.config.feed_forward import DenseConfig, ExpertsConfig, KnowledgeConfig, ProductKeyConfig
 from lichen.scripts.prepare import PrepareRecipe
 from lichen.scripts.train import TrainRecipe, read_request
 from lichen.trainer.assembly import HARMLESS
@@ -41,9 +42,17 @@ def elements(verb: str) -> Iterator[tuple[str, str]]:
             yield from ((path, name) for name in section.model_fields)
 
 
+def own_leaves(cls: type[Config]) -> Iterator[tuple[str, Any]]:
+    """All settings; of the feed-forward part those of its usual kind, as a section can be of one kind only."""
+    for path, info in leaves(cls):
+        inner = path.removeprefix("model.feed_forward.")
+        if inner == path or inner in DenseConfig.model_fields:
+            yield path, info
+
+
 def settings_of(verb: str) -> list[str]:
     """Dotted paths of all settings; what chooses among kinds of a section has a test of its own."""
-    return list(dict.fromkeys(path for path, _ in leaves(VERBS[verb]) if not path.endswith(".kind")))
+    return list(dict.fromkeys(path for path, _ in own_leaves(VERBS[verb]) if not path.endswith(".kind")))
 
 
 def misspelt(name: str) -> str:
@@ -79,6 +88,25 @@ def test_every_misspelt_setting_is_named_with_the_nearest_and_all_at_once(verb, 
     assert {entry.name for entry in tmp_path.iterdir()} == {"recipe.yaml"}
 
 
+@pytest.mark.parametrize("section", (ExpertsConfig, ProductKeyConfig, KnowledgeConfig))
+def test_every_setting_of_every_feed_forward_kind_too(section, lichen, tmp_path):
+    names = [name for name in section.model_fields if name != "kind"]
+    kind = section.model_fields["kind"].default
+    part = {"kind": kind, **{misspelt(name): 1 for name in names}}
+    (tmp_path / "recipe.yaml").write_text(yaml12.write({"model": {"feed_forward": part}}))
+    said = lichen("train", tmp_path / "recipe.yaml")
+    assert said.refused(2)
+    for name in names:
+        wrong = f"model.feed_forward.{misspelt(name)} = 1"
+        assert any(wrong in line and f"nearest: {name}" in line for line in said.err.splitlines()), name
+    part = {"kind": kind, **{name: {"a": [1]} for name in names}}
+    (tmp_path / "recipe.yaml").write_text(yaml12.write({"model": {"feed_forward": part}}))
+    said = lichen("train", tmp_path / "recipe.yaml")
+    assert said.refused(2)
+    for name in names:
+        assert f"model.feed_forward.{name}" in said.err, name
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_setting_of_a_listed_source_too(verb, lichen, tmp_path):
     for path, name in elements(verb):
@@ -106,7 +134,7 @@ def test_every_misspelt_flag_and_variable_is_named_with_the_nearest(verb, lichen
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_value_of_a_wrong_type_is_named_and_all_at_once(verb, lichen, tmp_path):
     problems, parts = [], [NEEDED[verb]]
-    for path, info in leaves(VERBS[verb]):
+    for path, info in own_leaves(VERBS[verb]):
         if path.endswith(".kind") or path == "train.epochs":  # beside steps it is the one problem of its section
             continue
         takes_mapping = any(get_origin(member) is dict for member in members_of(info.annotation))
@@ -136,8 +164,8 @@ def test_every_section_and_setting_given_twice_is_refused_with_its_line(verb, li
     ("branch", "words"),
     [
         ("feed_forward: {knid: none}", 'model.feed_forward.knid = "none"'),
-        ("feed_forward: {kind: nnoe}", "available: dense, none"),
-        ("feed_forward_by_layer: {'0': {intermediate_size: 8}}", "available: dense, none"),
+        ("feed_forward: {kind: nnoe}", "available: dense, knowledge, moe, none, product_key"),
+        ("feed_forward_by_layer: {'0': {intermediate_size: 8}}", "available: dense, knowledge, moe, none, product_key"),
     ],
 )
 def test_a_missing_or_misspelt_kind_is_named(lichen, tmp_path, branch, words):
@@ -162,6 +190,8 @@ def another(path: str, info: Any, value: Any) -> Any:
         "run.name": "other",
         "run.root": "elsewhere",
         "init_from": "elsewhere",
+        "knowledge.database_init_path": "elsewhere",
+        "knowledge.cluster_cache_path": "elsewhere",
         "data.path": "elsewhere",
         "data.validation": "elsewhere",
         "data.sources": [{"path": "a"}],
@@ -202,6 +232,7 @@ MAY_CHANGE = {
     "evaluation.every", "evaluation.save_with_evaluation",
     "train.steps", "train.epochs", "train.accumulation", "train.compile", "train.halve_on_out_of_memory",
     "train.max_consecutive_skips", "train.spike_factor", "train.spike_rollbacks", "train.threads", "train.timeout",
+    "knowledge.database_init_path", "knowledge.cluster_cache_path",
     "data.path", "data.validation", "data.workers", "data.prefetch", "data.worker_timeout",
 }  # fmt: skip
 """What a continued run may change. All else makes it another training."""
@@ -211,7 +242,7 @@ def test_every_setting_changed_on_continuing_is_shown_and_allowed_or_refused(tra
     recipe = read_request([str(trained_run)]).recipe
     saved = {"config": recipe.to_data(), "data": "d", "tokenizer": "t"}
     tried = set()
-    for path, info in leaves(TrainRecipe):
+    for path, info in own_leaves(TrainRecipe):
         if path in tried or path in ("model.feed_forward.kind", *(f"model.rope_scaling.{name}" for name in YARN)):
             continue
         tried.add(path)

@@ -35,7 +35,19 @@ def run(tmp_path):
 
 def test_the_trace_names_entries_with_layer_and_weight(run, tmp_path, capsys):
     page = tmp_path / "trace.html"
-    words = ["trace", str(run), "name 2 was", "--max-new-tokens", "3", "--device", "cpu", "--output", str(page)]
+    words = [
+        "trace",
+        str(run),
+        "name 2 was",
+        "--max-new-tokens",
+        "3",
+        "--least",
+        "0",
+        "--device",
+        "cpu",
+        "--output",
+        str(page),
+    ]
     assert knowledge.run(words) == 0
     out = capsys.readouterr().out
     assert out.startswith("name 2 was")

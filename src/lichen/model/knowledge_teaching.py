@@ -9,6 +9,19 @@ does, the null slot is. Positions are a regular sample.
 
 ``language-loss`` and ``hard`` teach nothing here. Measured on running text, the language loss alone leaves a memory decorative;
 these modes are there to show it.
+
+>>> from lichen.config.feed_forward import KnowledgeConfig
+>>> from lichen.core.batch import Batch
+>>> from lichen.model.knowledge import Retrieval
+>>> from lichen.model.rope import Rope
+>>> from lichen.config.model import ModelConfig
+>>> layout = Layout.of(
+...     Batch.of_tokens(torch.zeros(1, 2, dtype=torch.long)), Rope(ModelConfig(hidden_size=8, num_attention_heads=2)),
+...     dtype=torch.float32,
+... )
+>>> section = KnowledgeConfig(knowledge_dim=4)  # linked, and the batch has no links
+>>> losses(Retrieval(8, section), KnowledgeBank(8, section), torch.zeros(2, 8), layout)
+{}
 """
 
 from __future__ import annotations

@@ -115,6 +115,6 @@ def facts_of(path: Path) -> "list[Fact]":
 
 
 if __name__ == "__main__":
-    from lichen.scripts.command_line import run_module
+    from lichen.selftest import main
 
-    run_module(texts, __file__)
+    main(__file__)

@@ -104,6 +104,6 @@ def write_page(output: Path, prompt: str, traced: "list[Traced]") -> None:
 
 
 if __name__ == "__main__":
-    from lichen.scripts.command_line import run_module
+    from lichen.selftest import main
 
-    run_module(trace, __file__)
+    main(__file__)
