@@ -1,7 +1,11 @@
 """What many tests need: prepared data and a trained run, made once by the verbs themselves, tiny."""
 
+import importlib.util
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,6 +23,22 @@ WORDS = tuple(_TEXT.split())
 def _no_log_stays_open():
     yield
     logs.stop()
+
+
+@pytest.fixture(scope="session")
+def load_beside() -> Callable[[str, str], ModuleType]:
+    """The module ``name`` that lies beside a conftest: ``load_beside(__file__, "stories")``; loaded once."""
+
+    def load(file: str, name: str) -> ModuleType:
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, Path(file).with_name(f"{name}.py"))
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+        return sys.modules[name]
+
+    return load
 
 
 @pytest.fixture(scope="session")
