@@ -4,10 +4,15 @@
 
 asks for facts in groups (seen in text, bank only, added, of unseen relations, collisions), exchanges the bank under the same
 questions, edits entries, and says whether the answers follow the bank. JSON with every outcome, Markdown, a page and a picture
-are written to ``evaluation/CHECKPOINT`` in the run's folder.
+are written to ``evaluation/CHECKPOINT`` in the run's folder. With ``--prompting tfidf|oracle`` the model gets entries of the bank
+in its prompt, whether it has a memory of its own or not.
+
+    lichen evaluate language RUN --text FILE
+
+is `lichen.scripts.evaluate_language`.
 
 >>> sorted(KINDS), default_output(Path("runs/a/checkpoints/lichen_step_0000010")).as_posix()
-(['knowledge'], 'runs/a/evaluation/lichen_step_0000010')
+(['knowledge', 'language'], 'runs/a/evaluation/lichen_step_0000010')
 """
 
 import sys
@@ -19,6 +24,7 @@ from lichen.config import flags
 from lichen.config.base import Config, load
 from lichen.config.errors import LichenError, UsageError, nearest
 from lichen.config.evaluation import KnowledgeEvaluation
+from lichen.scripts import evaluate_language
 from lichen.scripts.command_line import run_module
 
 SUMMARY = "examine a model: what it knows, and whether it reads it"
@@ -82,6 +88,7 @@ def knowledge(argv: list[str]) -> int:
     from lichen.evaluation import knowledge_report
     from lichen.evaluation.continuation import ModelContinuations
     from lichen.evaluation.fact_groups import fact_groups, read_material
+    from lichen.evaluation.health import MemoryHealth
     from lichen.evaluation.knowledge import examine
     from lichen.evaluation.model_memory import ModelMemory
     from lichen.inference import loading
@@ -100,6 +107,7 @@ def knowledge(argv: list[str]) -> int:
         material.relations,
         settings,
         contexts=contexts,
+        watcher=MemoryHealth.of(model, tokenizer, checkpoint),
         say=lambda text: print(f"… {text}", file=sys.stderr, flush=True),
     )
     output = command.output or default_output(checkpoint)
@@ -135,6 +143,7 @@ def default_output(checkpoint: Path) -> Path:
 
 KINDS: dict[str, tuple[Callable[[list[str]], int], str]] = {
     "knowledge": (knowledge, "facts: asked for, exchanged, edited; do the answers follow the bank?"),
+    "language": (evaluate_language.run, "held-out text: bits per byte, continuations of it, and the layers on it"),
 }
 """Kind of examination → (its function, what it does)."""
 
