@@ -49,6 +49,8 @@ def linked() -> Links:
         overridden=torch.tensor([7]),
         tokens=torch.tensor([[70, 71, 72]]),
         removed=torch.tensor([4]),
+        carried=torch.tensor([[0, 0], [3, 0], [3, 1]]),
+        carried_entries=torch.tensor([7, 7, 2]),
     )
 
 
@@ -60,6 +62,9 @@ def test_links_go_with_their_rows_and_the_view_of_the_bank_goes_whole() -> None:
     assert first.positions.tolist() == [[0, 1], [1, 0], [1, 1]] and second.positions.tolist() == [[1, 2]]
     assert first.entries.tolist() == [[7, -1], [2, 3], [2, 3]] and second.entries.tolist() == [[7, -1]]
     assert first.first.tolist() == [True, True, False] and second.first.tolist() == [True]
+    assert first.carried is not None and second.carried is not None and second.carried_entries is not None
+    assert first.carried.tolist() == [[0, 0]] and second.carried.tolist() == [[1, 0], [1, 1]]
+    assert second.carried_entries.tolist() == [7, 2]
     assert first.nulls.tolist() == [[0, 0]] and second.nulls.tolist() == [[0, 1], [1, 0]]
     for part in (first, second):
         assert (part.overridden.tolist(), part.tokens.tolist(), part.removed.tolist()) == ([7], [[70, 71, 72]], [4])

@@ -54,6 +54,24 @@ def test_every_linked_target_is_the_token_that_the_bank_tells_in_this_step(made:
             assert made.after.targets[row, column] == made.object_of(entry)[place]
 
 
+def test_between_subject_and_object_the_subject_is_to_be_borne_in_mind(made: Made) -> None:
+    found, told = made.found, 0
+    assert (np.diff(made.links.carried[:, 0] * 64 + made.links.carried[:, 1]) > 0).all()
+    for (row, column), entry in zip(made.links.carried.tolist(), made.links.carried_entries.tolist(), strict=True):
+        about = (
+            (found.rows == row)
+            & (found.entries[:, 0] == entry)
+            & (found.subjects <= column)
+            & (column < found.starts - 1)
+        )
+        subject = int(found.subjects[about].max())
+        spelt = made.arrays.keys[entry, : made.arrays.subject_lengths[entry]].tolist()
+        heard = made.after.tokens[row, subject : column + 1].tolist()
+        told += heard[: len(spelt)] == spelt
+        assert len(heard) >= len(spelt) and entry not in made.view.removed
+    assert told > 0.8 * len(made.links.carried) > 0
+
+
 def test_targets_are_the_next_tokens_and_nothing_else_changed(made: Made) -> None:
     inside = made.after.targets != IGNORE_TARGET
     for row, lengths in enumerate(made.after.lengths):

@@ -1,11 +1,15 @@
 """The whole examination: groups apart, wordings apart, one verdict where it matters."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from lichen.config.evaluation import KnowledgeEvaluation
 from lichen.dataset.fact_split import split_facts
 from lichen.evaluation.fact_groups import fact_groups
+from lichen.evaluation.health import Reading
+from lichen.evaluation.intervals import NOTHING
 from lichen.evaluation.knowledge import examine
 
 SETTINGS = KnowledgeEvaluation(questions=60, battery_questions=40, edits=15)
@@ -68,6 +72,38 @@ def test_facts_that_weights_may_know_do_not_enter_the_verdict(small, groups, run
     found = run(Trained, settings)
     assert found.groups[0].battery.verdict.word == "decorative"
     assert found.verdict is not None and found.verdict.word == "follows"
+
+
+def test_the_memory_is_watched_on_each_groups_own_prompts(small, groups):
+    seen: dict[str, Any] = {}
+
+    class Watching:
+        training = None
+
+        def reading(self, prompts):
+            seen[str(len(seen))] = {fact.subject for fact in model.held}, list(prompts)
+            return Reading(len(prompts), NOTHING, 0.0, len(model.held), 0, 0.0, NOTHING)
+
+    model = small.Reader([*groups[-1].bank, *groups[0].bank])
+    settings = SETTINGS.model_copy(update={"battery_questions": 0, "edits": 0})
+    found = examine(model, model, groups, small.RELATIONS, settings, watcher=Watching())
+    assert found.health is not None and list(found.health.reading) == [group.name for group in groups]
+    for group, (held, prompts) in zip(groups, seen.values(), strict=True):
+        assert found.health.reading[group.name].entries == len(group.bank)
+        assert held == {fact.subject for fact in group.bank}
+        assert prompts and all(any(fact.subject in prompt for fact in group.facts) for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("groups_asked", "whose"), [(("seen", "added"), "added"), (("seen", "bank only"), "bank only")]
+)
+def test_two_hops_are_asked_in_the_bank_of_one_group(small, run, groups_asked, whose):
+    settings = SETTINGS.model_copy(
+        update={"groups": groups_asked, "tasks": ("object",), "battery_questions": 0, "edits": 0}
+    )
+    found = run(small.Reader, settings)
+    assert found.two_hop is not None and found.two_hop.group == whose
+    assert run(small.Reader, settings.model_copy(update={"two_hop_questions": 0})).two_hop is None
 
 
 def test_a_model_without_a_bank_is_asked_and_not_judged(small, run):

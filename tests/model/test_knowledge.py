@@ -23,7 +23,7 @@ def loss_of(model, batch: Batch) -> torch.Tensor:
     taught = [
         total / weight.clamp(min=1)
         for name, (total, weight) in output.aux.items()
-        if name in ("router", "router_null", "router_subject")
+        if name in ("router", "router_null", "router_subject", "router_carry")
     ]
     return output.nll.mean() + sum(taught)
 
@@ -39,6 +39,18 @@ def test_every_parameter_has_a_gradient_after_two_updates(memory, router: str, b
         if step < 2:
             optimizer.step()
     assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def test_a_subject_to_be_borne_in_mind_is_taught_to_the_subjects_half_alone(memory):
+    model = memory.model().train()
+    batch = memory.batch()
+    assert "router_carry" not in model(batch).aux
+    batch.links.carried, batch.links.carried_entries = torch.tensor([[0, 1], [0, 2]]), torch.tensor([2, 2])
+    total, weight = model(batch).aux["router_carry"]
+    total.backward()
+    gradient = model.model.layers[-1].mlp.retrieval.query.weight.grad
+    subject, relation = gradient.chunk(2)
+    assert weight == 2 and subject.abs().sum() > 0 and not relation.abs().sum() > 0
 
 
 def test_the_router_gets_its_gradient_from_reading_too(memory):
@@ -144,6 +156,21 @@ def test_nothing_is_read_where_the_null_slot_is_far_ahead(memory):
         assert output.meters["layers.1.reads"] == 0
         retrieval.null.bias.fill_(0.0)
         assert model(Batch.of_tokens(memory.tokens()), want="logits").meters["layers.1.reads"] == 24
+
+
+def test_a_relation_that_nobody_could_tell_is_not_held_against_an_entry(memory):
+    """The null slot gets what the best relation gives: only how far an entry's own is behind that one counts."""
+    model = memory.reading().eval()
+    retrieval, bank = model.model.layers[-1].mlp.retrieval, memory.bank_of(model)
+    found = []
+    hook = retrieval.register_forward_hook(lambda module, given, output: found.append((given[0], output)))
+    with hook, torch.no_grad():
+        logits(model, memory.tokens())
+        (states, output), keys = found[0], bank.encode(torch.arange(9), model.model.embed_tokens.weight)
+        queries, plain = retrieval.queries(states)
+        best = (queries[:, 8:] @ keys[:, 8:].T).amax(dim=1)
+    torch.testing.assert_close(output.null, (plain + best)[output.where])
+    assert best.std() > 0.1
 
 
 def test_what_is_left_out_as_negligible_would_not_have_mattered(memory):

@@ -87,6 +87,18 @@ def test_a_model_without_a_bank_is_asked_the_same_questions(runs, facts, tmp_pat
     assert run([*words, "--require-causal"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["dense", "knowledge"])
+def test_entries_may_be_put_into_the_prompt_with_a_bank_and_without(runs, facts, tmp_path, capsys, kind):
+    words = ["knowledge", str(runs[kind]), "--facts", str(facts), *FEW, "--groups", "added", "--output", str(tmp_path)]
+    assert run([*words, "--prompting", "oracle", "--prompted-entries", "2"]) == 0
+    assert "up to 2 entries in the prompt (right one among the nearest)" in capsys.readouterr().out
+    data = json.loads((tmp_path / "knowledge.json").read_text(encoding="utf-8"))
+    assert data["prompting"] == "oracle" and data["prompt_tokens"] > data["prompt_tokens_without_entries"] > 0
+    [group] = data["groups"]  # the entries are a bank that can be exchanged and edited
+    assert data["verdict"]["word"] == "decorative" and group["editing"]["edits"] == 4
+    assert bool(group["battery"]["reading"]["hits_of_wrong"]["n"]) == (kind == "knowledge")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

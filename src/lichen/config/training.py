@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from lichen.config.base import Config
 
 AUX_WEIGHTS = {
-    **{"router_z": 1e-3, "router": 1.0, "router_null": 1.0, "router_subject": 0.5},
+    **{"router_z": 1e-3, "router": 1.0, "router_null": 1.0, "router_subject": 0.5, "router_carry": 0.5},
     **{"router_hit": 0.0, "router_false_read": 0.0},
 }
 """Usual factors that are others: ST-MoE's z-loss; a memory's router, which learns as fast as the text; two mere rates."""

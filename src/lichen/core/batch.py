@@ -55,6 +55,10 @@ class Links:
     """``[X]`` int64, ascending: entries that are absent in this step."""
     first: Tensor | None = None
     """``[M]`` bool: whether the target is the first token of the object; None where nobody knows."""
+    carried: Tensor | None = None
+    """``[C, 2]`` int64 (row, column), sorted: positions between a linked object and its subject, which is to be borne in mind."""
+    carried_entries: Tensor | None = None
+    """``[C]`` int64: an entry about that subject."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same links on ``device``."""
@@ -68,12 +72,15 @@ class Links:
         """The links of rows ``start … stop - 1``, which are counted from 0 again, with the whole view of the bank."""
         here, null = self._between(self.positions, start, stop), self._between(self.nulls, start, stop)
         shift = torch.tensor([start, 0], device=self.positions.device)
+        carried = slice(0) if self.carried is None else self._between(self.carried, start, stop)
         return replace(
             self,
             positions=self.positions[here] - shift,
             entries=self.entries[here],
             first=None if self.first is None else self.first[here],
             nulls=self.nulls[null] - shift,
+            carried=None if self.carried is None else self.carried[carried] - shift,
+            carried_entries=None if self.carried_entries is None else self.carried_entries[carried],
         )
 
     @staticmethod

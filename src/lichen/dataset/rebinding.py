@@ -38,6 +38,8 @@ from lichen.dataset.bank_arrays import BankArrays
 from lichen.dataset.linking import LINK, MOST_TOKENS, checksums
 from lichen.dataset.plan import RowSource
 
+MOST_BETWEEN = 16
+"""Positions after a subject at most at which it is to be borne in mind."""
 ROWS = 65536
 """Entries looked at together."""
 SPACES = (" ", "Ġ", "▁")
@@ -85,6 +87,8 @@ class LinkArrays(NamedTuple):
     overridden: np.ndarray
     tokens: np.ndarray
     removed: np.ndarray
+    carried: np.ndarray
+    carried_entries: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -282,6 +286,7 @@ class Rebinder:
         missing = places[is_target & (told & gone)[:, None]]
         free = (targets != IGNORE_TARGET) & ~covered.reshape(targets.shape)
         nulls = np.unique(np.concatenate([missing, self._null_sample(free, numbers)]))
+        carried, about = self._between(found, np.flatnonzero(told & ~gone), width)
         return LinkArrays(
             positions=np.stack(np.divmod(positions, width), axis=1),
             entries=found.entries[link[kept]],
@@ -290,7 +295,21 @@ class Rebinder:
             overridden=view.overridden,
             tokens=view.tokens,
             removed=view.removed,
+            carried=np.stack(np.divmod(carried, width), axis=1),
+            carried_entries=about,
         )
+
+    def _between(self, found: Occurrences, links: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flat positions from the subjects' last tokens on, before those that predict the object; an entry about each."""
+        entries = found.entries[links, 0]
+        first = found.subjects[links] + np.maximum(self.arrays.subject_lengths[entries].astype(np.int64), 1) - 1
+        columns = first[:, None] + np.arange(MOST_BETWEEN)
+        link, place = np.nonzero((columns < found.starts[links, None] - 1) & (columns < found.highs[links, None]))
+        flat = found.rows[links][link] * width + columns[link, place]
+        flat, last = np.unique(
+            flat[::-1], return_index=True
+        )  # of two subjects the later one, as the text goes on from it
+        return flat, entries[link[::-1][last]]
 
     def _write(
         self,

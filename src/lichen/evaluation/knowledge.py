@@ -1,6 +1,7 @@
-"""The whole examination of a model's knowledge: tasks by group and wording, yardsticks, other banks, edits.
+"""The whole examination of a model's knowledge: tasks by group and wording, yardsticks, other banks, edits, two hops, health.
 
-A model without a bank is examined as well, by the same questions: then there is no verdict. What every question came to is kept
+A model without a bank is examined as well, by the same questions: then there is no verdict, unless entries are put into its
+prompts (``settings.prompting``), which makes the bank they are taken from its memory. What every question came to is kept
 (``Scored.marks``), so that models and seeds can be compared in pairs on the same facts.
 
 >>> import numpy as np
@@ -32,10 +33,13 @@ from lichen.config.evaluation import KnowledgeEvaluation
 from lichen.evaluation import causality, editing
 from lichen.evaluation.causality import Battery, Verdict
 from lichen.evaluation.editing import Editing
+from lichen.evaluation.health import Health
 from lichen.evaluation.intervals import Score
 from lichen.evaluation.interventions import exchanged
 from lichen.evaluation.knowledge_questions import CHANCE, QuestionMaker, Questions, Task
 from lichen.evaluation.knowledge_tasks import Marks, Replies, ask, marks, scored
+from lichen.evaluation.prompting import PromptTokens, maker_for, mean_tokens, prompted
+from lichen.evaluation.two_hop import TwoHops, group_of, run_two_hops
 from lichen.evaluation.wordings import Choice
 from lichen.evaluation.yardsticks import TfIdfCopy, Yardstick, yardsticks
 
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from lichen.dataset.relations import Relation
     from lichen.evaluation.continuation import Continuations
     from lichen.evaluation.fact_groups import Group
+    from lichen.evaluation.health import Reading, Watcher
     from lichen.evaluation.interventions import Memory
     from lichen.evaluation.yardsticks import Search
 
@@ -85,6 +90,7 @@ class GroupResult:
     bank: int
     set_aside: int
     in_text: bool
+    prompt_tokens: PromptTokens
     scores: list[Scored]
     battery: Battery | None
     editing: Editing | None
@@ -98,6 +104,10 @@ class Examination:
     verdict: Verdict | None
     """Over all facts that weights can not know, or over all where there are no such; None without a bank."""
     settings: KnowledgeEvaluation
+    two_hop: TwoHops | None = None
+    """None where it was not asked for, or nothing was to be written."""
+    health: Health | None = None
+    """None where nobody watches a memory."""
 
 
 def examine(
@@ -109,6 +119,7 @@ def examine(
     *,
     contexts: Sequence[str] = (),
     search: Search | None = None,
+    watcher: Watcher | None = None,
     say: Say = lambda text: None,
 ) -> Examination:
     """Examine ``answerer``, whose bank is ``memory`` (None: it has none).
@@ -118,13 +129,20 @@ def examine(
         relations: by label.
         contexts: running text to put before prompts.
         search: instead of TF-IDF over each group's bank (for tests).
+        watcher: looks at how the memory reads the prompts.
         say: told what is being done.
     """
     wanted = [group for group in groups if group.name in settings.groups]
-    results = [
-        _GroupExamination(answerer, memory, group, relations, settings, contexts, search, say).run() for group in wanted
-    ]
-    return Examination(results, _verdict(results, settings.seed), settings)
+    answerer, memory = prompted(answerer, memory, settings, contexts)
+    results, two_hop, reading = [], None, {}
+    for group in wanted:
+        one = _GroupExamination(answerer, memory, group, relations, settings, contexts, search, watcher, say)
+        results.append(one.run())
+        reading |= {} if one.reading is None else {group.name: one.reading}
+        if group is group_of(wanted):
+            two_hop = one.two_hops()
+    health = None if watcher is None else Health(watcher.training, reading)
+    return Examination(results, _verdict(results, settings.seed), settings, two_hop, health)
 
 
 class _GroupExamination:
@@ -139,29 +157,34 @@ class _GroupExamination:
         settings: KnowledgeEvaluation,
         contexts: Sequence[str],
         search: Search | None,
+        watcher: Watcher | None,
         say: Say,
     ):
         self.answerer, self.memory, self.group, self.settings = answerer, memory, group, settings
         self.say = lambda text: say(f"{group.name}: {text}")
         self.relations, self.contexts = relations, contexts
+        self.watcher = watcher
+        self.reading: Reading | None = None
         self.maker = self._maker()
         self.yardsticks = yardsticks(group.bank, settings.seed, search)
 
     def run(self) -> GroupResult:
         group = self.group
+        scores, prompt_tokens = self._scores()
         return GroupResult(
             name=group.name,
             facts=len(group.facts),
             bank=len(group.bank),
             set_aside=group.set_aside,
             in_text=group.in_text,
-            scores=self._scores(),
+            prompt_tokens=prompt_tokens,
+            scores=scores,
             battery=self._battery(),
             editing=self._editing(),
         )
 
     def _maker(self, swapped: Mapping[str, str] | None = None) -> QuestionMaker:
-        return QuestionMaker(
+        return maker_for(self.answerer)(
             self.relations,
             self.group.bank,
             seed=self.settings.seed,
@@ -181,7 +204,7 @@ class _GroupExamination:
         """The wordings to ask in; relations left out of training have no trained one."""
         return ("unseen",) if self.group.name == "unseen relations" else self.settings.wordings
 
-    def _scores(self) -> list[Scored]:
+    def _scores(self) -> tuple[list[Scored], PromptTokens]:
         asked: list[tuple[Task, Choice, Questions]] = []
         for choice in self._choices:
             for task in self.settings.tasks:
@@ -192,11 +215,14 @@ class _GroupExamination:
         self.say(f"{len(everything)} questions")
         with self.memory.with_facts(self.group.bank) if self.memory else nullcontext():
             replies = ask(self.answerer, everything, self.settings.generate, self.settings.answer_tokens)
+            prompts = [prompt for question in everything for prompt in question.prompts]
+            tokens = mean_tokens(self.answerer, prompts)
+            self.reading = self.watcher.reading(prompts) if self.watcher and prompts else None
         scores, start = [], 0
         for task, choice, found in asked:
             scores.append(self._scored(task, choice, found, _part(replies, start, len(found.questions))))
             start += len(found.questions)
-        return scores
+        return scores, tokens
 
     def _scored(self, task: Task, choice: Choice, found: Questions, replies: Replies) -> Scored:
         questions = found.questions
@@ -244,6 +270,16 @@ class _GroupExamination:
         _, maker = self._exchange(facts)
         edits = editing.plan_edits(maker, facts, self.group.bank, self.settings.edits)
         return editing.run_editing(self.answerer, self.memory, self.group.bank, edits, self.settings.answer_tokens)
+
+    def two_hops(self) -> TwoHops | None:
+        """Questions that join two facts of the bank, one of them at least of this group."""
+        settings = self.settings
+        if not settings.two_hop_questions or not settings.generate:
+            return None
+        self.say("two hops")
+        return run_two_hops(
+            self.answerer, self.memory, self.group, self.relations, settings, self.yardsticks, self.contexts
+        )
 
 
 def _verdict(results: Sequence[GroupResult], seed: int) -> Verdict | None:

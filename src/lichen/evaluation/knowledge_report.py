@@ -1,6 +1,7 @@
 """What an examination of knowledge found: as text, Markdown, HTML, JSON and a picture.
 
-All of them say the same tables: per group of facts the tasks with yardsticks beside them, then what other banks did, then edits.
+All of them say the same tables: per group of facts the tasks with yardsticks beside them, then what other banks did, then edits;
+then questions of two hops and the memory's health.
 Every score comes with its interval and n; what could not be asked is said under the table with its reason.
 
 >>> print(as_text([Table("Scores", [{"who": "model", "written": "93.0 %"}, {"who": "majority", "written": "4.1 %"}], "n 200")]))
@@ -23,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lichen.core.folders import make_folder, write_file
+from lichen.evaluation import health, two_hop
 from lichen.evaluation.intervals import Score
+from lichen.evaluation.prompting import PromptTokens
 from lichen.evaluation.yardsticks import YARDSTICKS
 from lichen.metrics import figures, report
 from lichen.metrics.report import Table
@@ -31,6 +34,7 @@ from lichen.metrics.report import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from lichen.config.evaluation import KnowledgeEvaluation
     from lichen.evaluation.causality import Battery
     from lichen.evaluation.editing import Editing
     from lichen.evaluation.knowledge import Examination, GroupResult, Scored, Shares
@@ -45,12 +49,13 @@ def tables(found: Examination) -> list[Table]:
     """Everything, as tables of text cells."""
     result = []
     for group in found.groups:
-        result.append(_score_table(group))
+        result.append(_score_table(group, found.settings))
         if group.battery is not None:
             result.append(_battery_table(group.name, group.battery))
         if group.editing is not None and group.editing.edits:
             result.append(_editing_table(group.name, group.editing))
-    return result
+    result += [two_hop.table(found.two_hop)] if found.two_hop is not None else []
+    return result + (health.tables(found.health) if found.health is not None else [])
 
 
 def verdict_of(found: Examination) -> str:
@@ -79,12 +84,18 @@ def as_markdown(found: Sequence[Table], level: int = 3) -> str:
 
 def as_data(found: Examination, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Plain data, with every question's outcome: strings of 0 and 1 in the order of ``facts``; ``about`` the model first."""
+    tokens = PromptTokens.over([group.prompt_tokens for group in found.groups])
     return {
         "kind": "knowledge",
         **(about or {}),
         "settings": found.settings.to_data(),
+        "prompting": found.settings.prompting,
+        "prompt_tokens": round(tokens.asked, 2),
+        "prompt_tokens_without_entries": round(tokens.alone, 2),
         "verdict": None if found.verdict is None else {"word": found.verdict.word, "sentence": found.verdict.sentence},
         "groups": [_group_data(group) for group in found.groups],
+        "two_hop": None if found.two_hop is None else two_hop.as_data(found.two_hop),
+        "health": None if found.health is None else health.as_data(found.health),
     }
 
 
@@ -119,7 +130,7 @@ def plot(found: Examination, output: Path, title: str = "") -> None:
 # --- Tables ---
 
 
-def _score_table(group: GroupResult) -> Table:
+def _score_table(group: GroupResult, settings: KnowledgeEvaluation) -> Table:
     rows = []
     for scored in group.scores:
         examinees: dict[str, Shares] = {"model": scored.model, **scored.yardsticks}
@@ -134,8 +145,16 @@ def _score_table(group: GroupResult) -> Table:
                     "n": f"{scored.n:,}",
                 }
             )
-    title = f"{group.name}: {group.facts:,} facts, asked with a bank of {group.bank:,}"
+    title = f"{group.name}: {group.facts:,} facts, asked with a bank of {group.bank:,}{_prompting(group, settings)}"
     return Table(title, rows or [{"task": "nothing could be asked"}], _score_note(group))
+
+
+def _prompting(group: GroupResult, settings: KnowledgeEvaluation) -> str:
+    if settings.prompting == "none":
+        return ""
+    found = "nearest" if settings.prompting == "tfidf" else "right one among the nearest"
+    entries = f"up to {settings.prompted_entries} entries in the prompt ({found})"
+    return f", {entries}: {group.prompt_tokens.asked:.1f} tokens instead of {group.prompt_tokens.alone:.1f}"
 
 
 def _score_note(group: GroupResult) -> str:

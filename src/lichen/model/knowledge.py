@@ -54,7 +54,7 @@ NULL_LOGIT = 16.0
 """Where the null slot begins if labels teach it: above what random keys score, so that nothing is read before it can be found."""
 NEGLIGIBLE = 5.0
 """Then positions whose null slot is ahead by this many nats read nothing (0.7 % at most)."""
-SCALE = (16.0, 6.0)
+SCALE = (24.0, 6.0)
 """Lengths of a query's halves in the beginning; a key's have length 1. The subject decides, and the relation among its entries:
 then a relation that was never met still leaves the right subject ahead."""
 
@@ -130,19 +130,27 @@ class Retrieval(nn.Module):
         ]
         return torch.cat(halves, dim=-1), self.null(states)[:, 0].float()
 
+    def best_relation(self, queries: Tensor, bank: KnowledgeBank, index: Tensor) -> Tensor:
+        """``[n]`` what the best of the bank's relations adds to a score, which the null slot has to be given too.
+
+        So an entry is held against it by how much its relation is behind the best, not by how well the best is known: a fact
+        whose relation the text clearly names otherwise is passed over, one whose relation nobody could tell is read.
+        """
+        keys = index[bank.relation_examples(), index.shape[1] // 2 :]
+        if not len(keys):
+            return queries.new_zeros(len(queries))
+        return (queries[:, index.shape[1] // 2 :].to(keys.dtype) @ keys.T).amax(dim=1).float()
+
     def forward(self, states: Tensor, bank: KnowledgeBank, layout: Layout, links: Links | None) -> Found:
         """Ask for all of ``states [n, D]`` that are real and do not know already that they need nothing."""
         assert layout.embedding is not None
         queries, null = self.queries(states)
         real = layout.real.flatten()
-        where = self._kept(real & (null < self.scale.values.abs().sum() + NEGLIGIBLE) if self.is_labelled else real)
+        where = self._kept(real & (null < self.scale.values[0].abs() + NEGLIGIBLE) if self.is_labelled else real)
         queries, null = queries[where], null[where]
-        _, numbers = bank.search(
-            queries,
-            bank.index(layout.embedding, layout.dtype),
-            self.section.top_k,
-            None if links is None else links.removed,
-        )
+        index = bank.index(layout.embedding, layout.dtype)
+        null = null + self.best_relation(queries, bank, index)
+        _, numbers = bank.search(queries, index, self.section.top_k, None if links is None else links.removed)
         chosen, place = numbers.unique(return_inverse=True)
         keys = bank.encode(chosen, layout.embedding.detach())
         found = Found(where, numbers, (queries[:, None] * keys[place]).sum(-1), null)
@@ -257,6 +265,8 @@ class Knowledge(FeedForward):
         states = x.flatten(0, 1)
         links = layout.batch.links if layout.batch is not None and self.training else None
         found: Found = self.retrieval(states, bank, layout, links)
+        if self.training and bank.usage.watched and layout.batch is not None:
+            bank.usage.note(self, layout.batch, found, links, x.shape[1], len(bank))
         y = torch.zeros_like(states)
         if len(found.where):
             read = self.reader(states, found, bank, layout.embedding, links)

@@ -6,8 +6,8 @@ added is found again once its own key is computed, without training; and names n
 query's attention and the key, carry token embeddings linearly.
 
 Texts and keys' tokens are buffers that no checkpoint holds: they come from the bank's file. The keys of all entries (the index)
-are computed every ``refresh_every`` updates; as later weights could not give them again, they belong to the training's state.
-Outside of training the index is computed anew for whatever weights are in place.
+are computed every ``refresh_every`` updates; as later weights could not give them again, they belong to the training's state,
+and so do the counters of ``usage``. Outside of training the index is computed anew for whatever weights are in place.
 
 >>> bank = KnowledgeBank(8, KnowledgeConfig(knowledge_dim=4))
 >>> bank.set_entries(Entries.of(tokens=[[5, 6, 7], [5, 8]], keys=[[5, 6], [5, 8]], subject_lengths=[1, 1]))
@@ -19,7 +19,7 @@ Outside of training the index is computed anew for whatever weights are in place
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
@@ -30,10 +30,13 @@ from torch import Tensor, nn
 from lichen.config.errors import ConfigError
 from lichen.config.feed_forward import KnowledgeConfig
 from lichen.core.streams import Stream
+from lichen.model.knowledge_health import Usage, checksum
 from lichen.model.knowledge_search import Cells, search_cells, search_exactly
 
 KEY_LENGTH = 16
 """Tokens of a key, as banks are usually tokenised."""
+MOST_RELATIONS = 4096
+"""Relations that a query is compared with."""
 EXACT_LIMIT = 65536
 """Up to this many entries comparing with every key is the fastest way too."""
 
@@ -81,6 +84,10 @@ class Entries:
         """The same on ``device``."""
         return Entries(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
+    def checksum(self) -> str:
+        """Equal for equal entries."""
+        return checksum(*(getattr(self, field.name) for field in fields(self)))
+
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
@@ -112,11 +119,14 @@ class KnowledgeBank(nn.Module):
         self.notes = Notes(_learning(section), hidden_size) if section.freeze_ratio < 1 else None
         self.entries: Entries | None = None
         """None until the bank is given."""
-        self._updates = 0
+        self.usage = Usage()
+        """What a training counts of its entries."""
+        self._updates = self._refreshed = 0
         self._is_stale = True
         self._trained: Tensor | None = None
         self._cells: Cells | None = None
         self._now: tuple[Tensor, Cells | None] | None = None
+        self._examples: Tensor | None = None
 
     def __len__(self) -> int:
         return 0 if self.entries is None else len(self.entries)
@@ -135,7 +145,16 @@ class KnowledgeBank(nn.Module):
     def set_entries(self, entries: Entries) -> None:
         """Take another content; everything is indexed again before it is searched."""
         self.entries = entries.to(self.token_gate.weight.device) if not self.token_gate.weight.is_meta else entries
-        self._trained = self._cells = self._now = None
+        self._trained = self._cells = self._now = self._examples = None
+        self.usage.reset()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As of any module; the entries, which are no buffers as a bank is not part of the weights, go along."""
+        super()._apply(fn, recurse)
+        device = self.token_gate.weight.device
+        if self.entries is not None and device.type != "meta" and self.entries.tokens.device != device:
+            self.set_entries(self.entries)
+        return self
 
     # ------------------------------------------------------------------ keys
 
@@ -177,7 +196,7 @@ class KnowledgeBank(nn.Module):
         if self.training:
             if self._trained is None or self._is_stale:
                 self._trained, self._cells = self._computed(table, dtype, self._cells)
-                self._is_stale = False
+                self._is_stale, self._refreshed = False, self._updates
             return self._trained
         if self._now is None:
             self._now = self._computed(table, dtype, None)
@@ -206,6 +225,7 @@ class KnowledgeBank(nn.Module):
 
     def updated(self) -> None:
         """An update was taken; when it is time, the index is computed again before the next search."""
+        self.usage.updated()
         self._updates += 1
         self._is_stale |= self._updates % self.section.refresh_every == 0
 
@@ -226,19 +246,30 @@ class KnowledgeBank(nn.Module):
         return entries * (4 * numbers + 2 * self.section.knowledge_dim)
 
     def training_state(self) -> dict[str, Tensor]:
-        """What later weights could not give again: the index, its codebooks, and when it was computed."""
+        """What later weights could not give again: the index, its codebooks, when it was computed, and what was counted."""
         if self._trained is None:
             return {}
-        state = {"index": self._trained, "updates": torch.tensor([self._updates, int(self._is_stale)])}
+        updates = torch.tensor([self._updates, int(self._is_stale), self._refreshed])
+        state = {"index": self._trained, "updates": updates, **self.usage.state()}
         return state | ({} if self._cells is None else self._cells.state())
 
     def load_training_state(self, state: dict[str, Tensor]) -> None:
         """Take over what ``training_state`` gave."""
         if state:
             self._trained = state["index"].to(self.token_gate.weight.device)
-            self._updates, stale = (int(value) for value in state["updates"])
-            self._is_stale = bool(stale)
+            self._updates, stale, *refreshed = (int(value) for value in state["updates"])
+            self._is_stale, self._refreshed = bool(stale), (refreshed or [0])[0]  # older checkpoints do not say when
+            self.usage.load(state)
             self._cells = Cells.from_state(state, self._trained) if self.searches_cells else None
+
+    @property
+    def refreshed(self) -> int:
+        """After how many updates the index that a training searches was computed."""
+        return self._refreshed
+
+    def index_checksum(self) -> str:
+        """Of the index that a training searches; equal on ranks that compute alike."""
+        return checksum(*(() if self._trained is None else (self._trained,)))
 
     # ------------------------------------------------------------------ texts
 
@@ -274,6 +305,12 @@ class KnowledgeBank(nn.Module):
     @property
     def _limit(self) -> int:
         return self.section.knowledge_num or len(self)
+
+    def relation_examples(self) -> Tensor:
+        """``[R]`` an entry of each relation, of ``MOST_RELATIONS`` at most."""
+        if self._examples is None:
+            self._examples = _first_of_each(self._present().relations)[:MOST_RELATIONS]
+        return self._examples
 
     def share_subject(self, numbers: Tensor, candidates: Tensor) -> Tensor:
         """``[M, C]``: whether a candidate is about the subject of one of ``numbers [M, P]`` (-1 is nobody)."""

@@ -56,31 +56,40 @@ def losses(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, layout: La
 def _linked(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, links: Links, layout: Layout) -> Aux:
     width = layout.real.shape[1]
     linked, nothing = (places[:, 0] * width + places[:, 1] for places in (links.positions, links.nulls))
-    queries, null, numbers = _ask(retrieval, bank, states[torch.cat([linked, nothing])], layout, links.removed)
+    queries, plain, null, numbers = _ask(retrieval, bank, states[torch.cat([linked, nothing])], layout, links.removed)
     right = links.entries[links.entries >= 0]
     candidates = torch.cat([numbers.flatten(), right]).unique()
     answers = bank.share_key(links.entries, candidates)
     aux = _compared(bank, layout, queries, null, candidates, answers)
-    return aux | {"router_subject": _subjects_alone(bank, layout, queries[: len(linked)], candidates, links.entries)}
+    aux["router_subject"] = _subjects_alone(bank, layout, queries[: len(linked)], plain, candidates, links.entries)
+    if links.carried is not None and links.carried_entries is not None and len(links.carried):
+        carried = links.carried[:, 0] * width + links.carried[:, 1]
+        entries = links.carried_entries[:, None]
+        queries = retrieval.queries(states[carried])[0]
+        candidates = torch.cat([candidates, links.carried_entries]).unique()
+        aux["router_carry"] = _subjects_alone(bank, layout, queries, None, candidates, entries)
+    return aux
 
 
 def _subjects_alone(
-    bank: KnowledgeBank, layout: Layout, queries: Tensor, candidates: Tensor, entries: Tensor
+    bank: KnowledgeBank, layout: Layout, queries: Tensor, null: Tensor | None, candidates: Tensor, entries: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The loss of finding the subject by the first half of a query alone, whatever the relation: where a relation is new, that
-    half has to do without the other.
+    half has to do without the other. With ``null`` it has to outdo the null slot as well.
     """
     assert layout.embedding is not None
     half = queries.shape[1] // 2
     scores = queries[:, :half] @ bank.encode(candidates, layout.embedding.detach())[:, :half].T
     answers = bank.share_subject(entries, candidates)
     right = scores.masked_fill(~answers, float("-inf")).logsumexp(dim=1)
+    if null is not None:
+        scores = torch.cat([scores, null[: len(scores), None]], dim=1)
     return (scores.logsumexp(dim=1) - right).sum(), torch.tensor(float(len(queries)), device=queries.device)
 
 
 def _self_supervised(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, targets: Tensor, layout: Layout) -> Aux:
     places = (targets != IGNORE_TARGET).nonzero()[::SAMPLED, 0]
-    queries, null, numbers = _ask(retrieval, bank, states[places], layout, None)
+    queries, _, null, numbers = _ask(retrieval, bank, states[places], layout, None)
     tokens, _, start, stop = bank.texts(numbers)
     step = torch.arange(tokens.shape[-1], device=tokens.device)
     in_object = (step >= start[..., None]) & (step < stop[..., None])
@@ -93,11 +102,13 @@ def _self_supervised(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, 
 
 def _ask(
     retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, layout: Layout, removed: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries, null scores without and with the best relation's part, and the entries found."""
     assert layout.embedding is not None
-    queries, null = retrieval.queries(states)
+    queries, plain = retrieval.queries(states)
     index = bank.index(layout.embedding, layout.dtype)
-    return queries, null, bank.search(queries, index, retrieval.section.top_k, removed)[1]
+    null = plain + retrieval.best_relation(queries, bank, index)
+    return queries, plain, null, bank.search(queries, index, retrieval.section.top_k, removed)[1]
 
 
 def _compared(

@@ -48,7 +48,7 @@ from lichen.trainer.checkpoints import Checkpoint, clear_leftovers, compare_for_
 from lichen.trainer.interruption import Interruption
 from lichen.trainer.keeping import Keeper, agreed_checkpoint, checkpoint_files
 from lichen.trainer.loop import EARLY, Training
-from lichen.trainer.memory import check_bank, make_rebinder
+from lichen.trainer.memory import check_bank, make_rebinder, make_watch
 from lichen.trainer.objectives import NextToken
 from lichen.trainer.observers import Observer, Progress, Recorder, Samples
 from lichen.trainer.optimizers import make_optimizer
@@ -242,7 +242,7 @@ def assemble(
     model = runtime.prepare(module, recipe.train.compile)
     keeper = _keeper(recipe, run, module, runtime, checkpoint, fingerprint, checkpoint_files(config, tokenizer))
     times = TimeSplit()
-    records = keeper.records
+    records, total = keeper.records, total_steps(recipe.train, data)
     return Training(
         module=module,
         model=model,
@@ -252,7 +252,7 @@ def assemble(
         data=TrainingData(make_loader(recipe, data, tokenizer, runtime, rebinder)),
         validation=_validation(recipe, data, tokenizer, runtime, rebinder),
         state=keeper.state,
-        total=total_steps(recipe.train, data),
+        total=total,
         runtime=runtime,
         interruption=interruption,
         saver=keeper,
@@ -264,6 +264,7 @@ def assemble(
         evaluation=recipe.evaluation,
         checkpoint=recipe.checkpoint,
         early_stopping=recipe.early_stopping,
+        memory=make_watch(recipe, module, runtime, total),
         loss_mean=MovingMean(1 - 1 / recipe.log.window),
         saved_step=-1 if checkpoint is None else checkpoint.state.step,
     )

@@ -32,8 +32,9 @@ from lichen.metrics.meters import MovingMean, TimeSplit
 from lichen.trainer import schedules
 from lichen.trainer.averages import Averages
 from lichen.trainer.interruption import Interruption
+from lichen.trainer.memory import Watch
 from lichen.trainer.objectives import Objective
-from lichen.trainer.observers import Observer, Step
+from lichen.trainer.observers import Observer, Step, ranges
 from lichen.trainer.optimizers import Optimizer
 from lichen.trainer.runtime import RankLost, Runtime
 from lichen.trainer.saving import SavingFailed
@@ -105,6 +106,8 @@ class Training:
     evaluation: EvaluationConfig
     checkpoint: CheckpointConfig
     early_stopping: EarlyStoppingConfig
+    memory: Watch = field(default_factory=Watch)
+    """Looks at what the model reads; changes nothing."""
     loss_mean: MovingMean = field(default_factory=MovingMean)
     saved_step: int = -1
     """Step of the last checkpoint."""
@@ -120,6 +123,7 @@ class Training:
         self.restore_meters()
         self.state.finished = False
         try:
+            self.memory.check()
             reason = self.between_steps()  # what a training stopped at this step still owes
             with contextlib.closing(self.data.batches(self.state.step)) as batches:
                 while reason is None:
@@ -158,6 +162,7 @@ class Training:
             try:
                 with self.times.part("data"):
                     parts = [part.to(self.runtime.device, non_blocking=True) for part in batch.split(self.parts)]
+                self.memory.begin(self.state.step + 1)
                 return train_step(
                     self.model,
                     self.optimizer,
@@ -168,6 +173,7 @@ class Training:
                     self.runtime,
                     self.train,
                     self.times,
+                    self.memory.look,
                 )
             except OutOfMemory as error:
                 if not self.can_halve(batch.rows):
@@ -227,7 +233,10 @@ class Training:
             skipped=state.skipped,
             seconds=seconds,
             aux=result.aux,
+            memory=self.memory.meters(state.step),
         )
+        if self.memory.problem is not None:
+            self.event("disagreement", self.memory.problem)
         for observer in self.observers:
             observer.on_step(record)
 
@@ -251,7 +260,7 @@ class Training:
         state.skipped_in_a_row += 1
         rows = [number for numbers in self.runtime.gather(list(batch.row_numbers)) for number in numbers]
         what = f"loss {result.loss}, gradient norm {result.gradient_norm}"
-        text = f"not finite ({what}); step not taken; rows {_ranges(rows)}"
+        text = f"not finite ({what}); step not taken; rows {ranges(rows)}"
         self.event("skip", text)
         if state.skipped_in_a_row >= self.train.max_consecutive_skips:
             raise LichenError(
@@ -322,6 +331,7 @@ class Training:
         with self.times.part("other"):
             self.saver.wait()
             self.runtime.meet()
+            self.memory.settle()
             self.saver.save(reason, final)
             self.runtime.meet()
         self.saved_step = self.state.step
@@ -371,21 +381,6 @@ class Training:
 def is_due(step: int, every: int) -> bool:
     """Whether ``step`` updates are a whole number of intervals; an interval of 0 is never due."""
     return every > 0 and step > 0 and step % every == 0
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Numbers as text with consecutive ones as a range.
-
-    >>> _ranges([4, 5, 6, 9])
-    '4-6, 9'
-    """
-    found: list[list[int]] = []
-    for number in sorted(numbers):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 if __name__ == "__main__":

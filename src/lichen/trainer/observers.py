@@ -58,6 +58,11 @@ class Step:
     """Wall clock of the step; validation and saving are not part of it."""
     aux: Mapping[str, float] = field(default_factory=dict)
     """Mean of each auxiliary loss."""
+    memory: Mapping[str, float] = field(default_factory=dict)
+    """At statistics steps, how the model's memory fares: ``knowledge_router_gradient_norm`` (before clipping),
+    ``knowledge_linked`` (entries that the text of late speaks of) and ``knowledge_dead`` (the share of them that is not found),
+    ``knowledge_usage_entropy`` (of reads, over ln N), ``knowledge_drift``, ``knowledge_refreshed`` (the update of the index
+    searched) and, with several ranks, ``knowledge_ranks_agree``."""
 
 
 class Observer:
@@ -174,6 +179,7 @@ class Recorder(Observer):
             "epoch": step.epoch,
             "skipped": step.skipped,
             **{f"aux_{name}": value for name, value in step.aux.items()},
+            **step.memory,
             **self._interval.row(),
         }
 
@@ -314,6 +320,21 @@ def _indent(text: str) -> str:
 def _bar(share: float, width: int = 20) -> str:
     filled = int(share * width)
     return "█" * filled + "░" * (width - filled)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers as text with consecutive ones as a range.
+
+    >>> ranges([4, 5, 6, 9])
+    '4-6, 9'
+    """
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def duration(seconds: float) -> str:

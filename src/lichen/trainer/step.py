@@ -12,7 +12,7 @@ zero would not do, since 0 × NaN is NaN and the moments would keep it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -73,12 +73,14 @@ def train_step(
     runtime: Runtime,
     config: TrainConfig,
     times: TimeSplit,
+    look: Callable[[], None] | None = None,
 ) -> Result:
     """Forward, backward, clip, update, over this rank's micro-batches ``batches``, all on the device.
 
     The host waits for the device once, to read the loss and the gradient's norm; the wait counts as forward and backward, which
     it is for. Exchanging gradients overlaps the backward pass and is part of it; ``communication`` is what the ranks tell each
-    other of counts and losses. Raises OutOfMemory or UpdateFailed with advice, and RankLost when an exchange of gradients fails.
+    other of counts and losses. ``look`` is called once the gradients are whole, before they are clipped. Raises OutOfMemory or
+    UpdateFailed with advice, and RankLost when an exchange of gradients fails.
     """
     optimizer.zero_grad()
     sums: list[Tensor] = []
@@ -103,6 +105,8 @@ def train_step(
             names = list(aux)
             counts = {name: counts[name] + value if counts else value for name, value in reduced.counts.items()}
         gradients = runtime.gradients(optimizer)
+        if look is not None:
+            look()
         norm_tensor = torch.nn.utils.get_total_norm(gradients)
         norm, *local = torch.cat(
             [norm_tensor.reshape(1), torch.stack(sums).sum(0)]
