@@ -127,6 +127,23 @@ def test_facts_alone_and_general_text_alone(tmp_path: Path) -> None:
     assert Bank.open(tmp_path / "pretrain" / "bank").hash == Bank.open(tmp_path / "trex" / "bank").hash
 
 
+def test_some_sentences_are_documents_of_their_own(tmp_path: Path) -> None:
+    counts, documents = written(tmp_path / "some", repeats=3, alone=0.25)
+    own = [document for document in documents if len(document["facts"]) == 1 and "paragraph" not in document["text"]]
+    assert 0.15 < len(own) / counts["sentences_that_tell"] < 0.35
+    assert all(document["text"][0] != " " and document["text"].count(".") == 1 for document in own)
+    assert told_sentences(documents) == told_sentences(written(tmp_path / "none", repeats=3)[1])
+    assert abs(counts["general_share"] - 0.5) < 0.02
+
+
+def test_labels_are_said_by_the_text_and_not_by_the_questions(tmp_path: Path) -> None:
+    _, documents = written(tmp_path / "plain")
+    _, more = written(tmp_path / "more", label_sentences=10, repeats=4)
+    text, other = (" ".join(document["text"] for document in found) for found in (documents, more))
+    assert "place of death" in other and "place of death" not in text
+    assert Bank.open(tmp_path / "more" / "bank").relations == Bank.open(tmp_path / "plain" / "bank").relations
+
+
 def test_all_of_the_bank_may_be_told(tmp_path: Path) -> None:
     _, documents = written(tmp_path / "out", kind="trex", told="bank")
     assert {part_of(id) for id in told_sentences(documents)} == set(range(8))

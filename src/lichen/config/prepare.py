@@ -82,6 +82,13 @@ class FactTextsConfig(Config):
     invented_relations: int = Field(default=0, ge=0)
     """Relations made of words of the general text, of which half of the invented facts are: a reader that meets hundreds learns
     to go by the words that a sentence shares with a relation's label."""
+    quoted: int = Field(default=0, ge=0)
+    """Entries of the bank that stand in the text before four of five sentences that tell a fact, as far as any share a word with
+    it: the one that says it and its nearest neighbours, for a model that is to be asked with --prompting. 0: none."""
+    alone: float = Field(default=0.0, ge=0, le=1)
+    """Share of the sentences that are a document of their own, as most prompts are: before the others stands other text."""
+    label_sentences: int = Field(default=0, ge=0, le=50)
+    """More sentences for every real relation, which say its label in the manner of other relations' sentences."""
     seed: int = Field(default=0, ge=0)
     """Seed of patterns, order, places and inventions; which facts are told, kept in the bank only or added is not drawn."""
 

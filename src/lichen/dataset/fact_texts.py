@@ -9,7 +9,8 @@ Which facts are told, stand in the bank only or are added later is decided by ``
 
 Three kinds of text can be made of the same: the general text alone (``pretrain``), the facts alone (``trex``), or both
 (``combined``): passages of general text, cut between sentences, in which sentences that tell facts stand between others, as
-many as leave the general text its share. No fact is told twice in a document.
+many as leave the general text its share. No fact is told twice in a document. With ``quoted`` entries of the bank stand before
+most of these sentences (``quoting``); they count as what tells facts, not as general text.
 
 >>> sentences("One. Two!\\n\\nThree")
 ['One. ', 'Two!\\n\\n', 'Three']
@@ -34,7 +35,8 @@ from lichen.core.streams import Stream
 from lichen.dataset.bank import line_of, write_bank
 from lichen.dataset.fact_split import FactSplit, companions, split_facts, told_patterns
 from lichen.dataset.facts import Fact, in_running_text, is_cjk
-from lichen.dataset.invented_relations import frequent_words, invented_relations
+from lichen.dataset.invented_relations import frequent_words, invented_relations, with_label_sentences
+from lichen.dataset.quoting import Quoter, quoted
 from lichen.dataset.relations import Relation, render
 
 _BORDER = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？])[”’」』）]*\s*|\n[^\S\n]*\n\s*")
@@ -51,14 +53,19 @@ def tell(fact: Fact, relation: Relation, choice: float) -> str:
     >>> tell(made_fact("Ada", "job", "actor"), Relation("", "job", ("[X] is a [Y]", "[X] is an [Y]", "last [X] [Y]")), 0.1)
     'Ada is an actor.'
     """
+    sentence = render(_pattern(fact, relation, choice), fact.subject, fact.object)
+    if sentence.endswith(_STOPS):
+        return sentence
+    return sentence.rstrip(" ,;:，；：") + ("。" if is_cjk(sentence[-1]) else ".")
+
+
+def _pattern(fact: Fact, relation: Relation, choice: float) -> str:
+    """The pattern that ``choice`` falls on, among those with the article that the object wants."""
     patterns = told_patterns(relation)
     vowel = fact.object[:1].lower() in "aeiou"
     wrong = r"\ba(?=[ ]\[Y\])" if vowel else r"\ban(?=[ ]\[Y\])"
     patterns = [pattern for pattern in patterns if not re.search(wrong, pattern)] or list(patterns)
-    sentence = render(patterns[int(choice * len(patterns))], fact.subject, fact.object)
-    if sentence.endswith(_STOPS):
-        return sentence
-    return sentence.rstrip(" ,;:，；：") + ("。" if is_cjk(sentence[-1]) else ".")
+    return patterns[int(choice * len(patterns))]
 
 
 def sentences(text: str) -> list[str]:
@@ -155,12 +162,15 @@ def write_fact_texts(
     split = split_facts(kept, relations, config.limit, config.seed)
     general = list(general)
     share, most = config.companions, config.companion_relations
-    made = invented_relations(frequent_words(general), config.invented_relations, config.seed)
+    real = [pattern for relation in _tellable(relations, split) for pattern in told_patterns(relation)]
+    words = frequent_words(general)
+    made = invented_relations(words, config.invented_relations, config.seed, real)
     made = {label: relation for label, relation in made.items() if label not in relations}
     invented = companions(split, relations, share, most, config.seed, subjects, made) if share else []
-    relations = {**relations, **made}
     split = replace(split, told=(*split.told, *invented))
-    teller = _Teller(split, relations, config, measure)
+    spoken = with_label_sentences(relations, words, config.label_sentences, config.seed, real)
+    teller = _Teller(split, {**spoken, **made}, config, measure)
+    relations = {**relations, **made}
     documents = list(
         teller.documents([group for text in general for group in passages(text, config.passage_characters)])
     )
@@ -174,6 +184,7 @@ def write_fact_texts(
         "size": sum(measure(document.text) for document in documents),
         "sentences_that_tell": sum(len(document.facts) for document in documents),
         "size_of_these": teller.told_size,
+        "size_of_quotations": teller.quoted_size,
         "invented": len(invented),
         "set_aside": len(facts) - len(kept),
         **{
@@ -191,6 +202,15 @@ def write_fact_texts(
     return counts
 
 
+def _tellable(relations: Mapping[str, Relation], split: FactSplit) -> list[Relation]:
+    """The relations that text may tell facts of."""
+    return [relations[label] for label in sorted({fact.relation for fact in split.told}) if label in relations]
+
+
+Mention = tuple[str, str]
+"""A fact's id and the sentence that tells it."""
+
+
 class _Teller:
     """Makes documents of passages and facts."""
 
@@ -205,7 +225,10 @@ class _Teller:
         self.relations = relations
         self.measure = measure
         self.told_size = 0
-        """Of all sentences that tell facts."""
+        """Of all sentences that tell facts, quotations before them included."""
+        self.quoted_size = 0
+        """Of these quotations."""
+        self.quoter = Quoter(split.bank, config.quoted) if config.quoted else None
         told = split.told if config.told == "seen" else (*split.told, *split.bank_only)
         self.facts = [fact for fact in told if told_patterns(relations.get(fact.relation, Relation("", "")))]
 
@@ -214,7 +237,8 @@ class _Teller:
         if self.config.kind == "pretrain":
             yield from (Document("".join(passage).strip()) for passage in general)
             return
-        mentions = self._mentions()
+        alone, mentions = self._apart(self._mentions())
+        yield from (Document(text, (id,)) for id, text in alone)
         if self.config.kind == "trex":
             most = self.config.facts_per_document
             sizes = [float(min(most, len(mentions) - first)) for first in range(0, len(mentions), most)]
@@ -227,18 +251,37 @@ class _Teller:
             draw = places.numpy(number).integers(0, len(group) + 1, len(told))
             yield Document(interspersed(group, [text for _, text in told], draw.tolist()), tuple(id for id, _ in told))
 
-    def _mentions(self) -> list[tuple[str, str]]:
+    def _apart(self, mentions: Sequence[Mention]) -> tuple[list[Mention], list[Mention]]:
+        """Those that are a document of their own, and the others."""
+        draw = Stream(self.config.seed, "alone").numpy().random(len(mentions)) < self.config.alone
+        parts = [
+            [mention for mention, apart in zip(mentions, draw, strict=True) if apart == wanted] for wanted in (1, 0)
+        ]
+        return parts[0], parts[1]
+
+    def _mentions(self) -> list[Mention]:
         """(id, sentence) of every time that a fact is told: all facts in an order of their own, as often as asked for."""
-        found: list[tuple[str, str]] = []
+        found: list[Mention] = []
         for turn in range(self.config.repeats):
             draw = Stream(self.config.seed, "sentences").numpy(turn)
             choices = draw.random(len(self.facts))
             for number in draw.permutation(len(self.facts)).tolist():
                 fact = self.facts[number]
                 sentence = tell(fact, self.relations[fact.relation], float(choices[number]))
-                found.append((fact.id, sentence))
-        self.told_size = sum(self.measure(in_running_text(sentence)) for _, sentence in found)
+                entries = self._entries(fact, float(choices[number]), turn, number)
+                text = quoted(entries, sentence)
+                size = self.measure(in_running_text(text))
+                self.told_size += size
+                self.quoted_size += size - self.measure(in_running_text(sentence)) if entries else 0
+                found.append((fact.id, text))
         return found
+
+    def _entries(self, fact: Fact, choice: float, *mention: int) -> list[Fact]:
+        """What is quoted before a sentence. Its object is no part of the search: it would find whoever shares it."""
+        if self.quoter is None:
+            return []
+        query = render(_pattern(fact, self.relations[fact.relation], choice), fact.subject, "")
+        return self.quoter.now_and_then(fact, query, Stream(self.config.seed, "quotations").numpy(*mention))
 
     def _enough(self, general: list[list[str]]) -> list[list[str]]:
         """As many passages, drawn at random, as give the general text its share."""
@@ -255,18 +298,18 @@ class _Teller:
         if size < needed:
             raise LichenError(
                 f"the general text is {size:,} long and {needed:,.0f} are needed beside {len(self.facts):,} facts told "
-                f"{self.config.repeats} times; give more of it, or lower repeats, limit or general_share"
+                f"{self.config.repeats} times; give more of it, or lower repeats, limit, quoted or general_share"
             )
         return chosen
 
 
-def _shared_out(mentions: list[tuple[str, str]], sizes: Sequence[float]) -> Iterator[list[tuple[str, str]]]:
+def _shared_out(mentions: list[Mention], sizes: Sequence[float]) -> Iterator[list[Mention]]:
     """All mentions in order, in groups proportional to ``sizes``; a fact that a group has already waits for the next."""
     ends = np.floor(np.cumsum(sizes) / max(sum(sizes), 1e-9) * len(mentions) + 1e-6).astype(int).tolist()
-    waiting: list[tuple[str, str]] = []
+    waiting: list[Mention] = []
     given = taken = 0
     for number, end in enumerate(ends):
-        group: list[tuple[str, str]] = []
+        group: list[Mention] = []
         queue, waiting = waiting, []
         while len(group) < end - given and (queue or taken < len(mentions)):
             if queue:
