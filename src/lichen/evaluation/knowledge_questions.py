@@ -309,13 +309,14 @@ class QuestionMaker:
     # What can be asked
 
     def _clear(self, subject: str, relation: str, object: str, choice: Choice) -> list[Wording]:
-        """The wordings that only one relation of the subject can continue, and that do not tell how the object begins;
-        those that fit it where there are no others."""
+        """The wordings that only one relation of the subject can continue, that do not tell how the object begins, and after
+        which it has to come; where there are no others, those that fit it, and those that may go on otherwise."""
         others = self.known.relations_of.get(subject, set()) - {relation}
         found = self.wordings.of(relation, choice, any_is_unseen=relation in self.any_wording)
         clear = [wording for wording in found if not others & self.wordings.rivals(relation, wording)]
         silent = [wording for wording in clear if not wording.tells]
-        return silent or [wording for wording in clear if wording.fits(object)]
+        fitting = silent or [wording for wording in clear if wording.fits(object)]
+        return [wording for wording in fitting if not self.wordings.goes_on(relation, wording)] or fitting
 
     def _reason_against(self, fact: Fact, choice: Choice, task: Task) -> str | None:
         if not fact.is_triple:

@@ -31,7 +31,7 @@ import numpy as np
 
 from lichen.evaluation import intervals
 from lichen.evaluation.intervals import Score
-from lichen.evaluation.wordings import folded
+from lichen.evaluation.wordings import folded, without_article
 
 if TYPE_CHECKING:
     from lichen.evaluation.continuation import Continuations
@@ -86,18 +86,19 @@ def settled_for(questions: Sequence[Question]) -> Callable[[str, str], bool]:
     objects: dict[str, set[str]] = {}
     for question in questions:
         for prompt in question.prompts:
-            objects.setdefault(prompt, set()).update(map(folded, (*question.objects, *question.accepted)))
+            own = (without_article(folded(object)) for object in (*question.objects, *question.accepted))
+            objects.setdefault(prompt, set()).update(own)
 
     def settled(prompt: str, text: str) -> bool:
-        begun = folded(text)
+        begun = without_article(folded(text))
         return not any(object.startswith(begun) for object in objects[prompt])
 
     return settled
 
 
 def longest_answer(answerer: Continuations, objects: Sequence[str]) -> int:
-    """How many tokens the longest of ``objects`` needs, its border counted."""
-    return 1 + max((answerer.count_tokens(" " + object) for object in dict.fromkeys(objects)), default=0)
+    """How many tokens the longest of ``objects`` needs, its border and an article counted."""
+    return 2 + max((answerer.count_tokens(" " + object) for object in dict.fromkeys(objects)), default=0)
 
 
 def marks(questions: Sequence[Question], replies: Replies, shown: Sequence[Sequence[str]] | None = None) -> Marks:

@@ -11,6 +11,8 @@ the bank knows both, such a wording is ambiguous and not used.
 ('Ada was born in', ' London.', None)
 >>> begins_with(" new york. It", "New York"), begins_with(" Parisian", "Paris"), begins_with("北京人", "北京")
 (True, False, True)
+>>> begins_with(" the Danube", "Danube")
+True
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 Choice = Literal["trained", "unseen"]
 _ARTICLE = re.compile(r"(?<!\w)(an?)\Z", re.IGNORECASE)
+_LEADING = re.compile(r"\A(?:an?|the)(?: |\Z)")
 _CUT = "\ue000"  # of the private use area: in no text
 
 
@@ -120,19 +123,38 @@ class Wordings:
             )
         return self._rivals[key]
 
+    def goes_on(self, relation: str, wording: Wording) -> bool:
+        """Whether the relation has a longer sentence that begins as this prompt does: the object need not be next.
+
+        >>> from lichen.dataset.relations import Relation
+        >>> wordings = Wordings({"instrument": Relation("", "instrument", ("[X] plays [Y].", "[X] plays the [Y]."))})
+        >>> [wordings.goes_on("instrument", wording) for wording in wordings.of("instrument", "trained")]
+        [True]
+        """
+        opening = _plain(wording.opening)
+        openings = (sentence.partition("[y]")[0].strip() for sentence in self._sentences[relation])
+        return any(other.startswith(f"{opening} ") for other in openings)
+
     def share_a_sentence(self, one: str, other: str) -> bool:
         """Whether both relations are said by an equal sentence ("[X] is located in [Y]"): no text can tell them apart."""
         return bool(self._sentences.get(one, frozenset()) & self._sentences.get(other, frozenset()))
 
 
 def begins_with(text: str, answer: str) -> bool:
-    """Whether ``text`` begins with ``answer`` as whole words, whatever the case; Chinese has no border to look for."""
-    text, answer = folded(text), folded(answer)
+    """Whether ``text`` begins with ``answer`` as whole words, whatever the case; Chinese has no border to look for. An article
+    before either does not count (Rajpurkar et al., 2016).
+    """
+    text, answer = (without_article(folded(part)) for part in (text, answer))
     if not answer or not text.startswith(answer):
         return False
     rest = text[len(answer) :]
     inside = bool(rest) and rest[0].isalnum() and answer[-1].isalnum()
     return not inside or is_cjk(rest) or is_cjk(answer[-1])
+
+
+def without_article(text: str) -> str:
+    """``text``, folded, without the article it may begin with; one that may be cut off ("th") stays."""
+    return _LEADING.sub("", text, count=1)
 
 
 def folded(text: str) -> str:
