@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lichen.config import base
+from lichen.config.comparison import ComparisonConfig
 from lichen.config.prepare import TokenizerConfig
 from lichen.model.size import count
 from lichen.scripts.prepare import PrepareRecipe
@@ -27,13 +28,19 @@ def is_preparation(path):
     return "prepare" in path.relative_to(ROOT).as_posix()
 
 
+def verb_settings(path):
+    if is_preparation(path):
+        return PrepareRecipe
+    return ComparisonConfig if path.stem == "compare" else TrainRecipe
+
+
 def test_there_are_recipes():
     assert {"smoke.yaml", "ffn/none.yaml", "pretrain/dense-26m.yaml", "pretrain/dense-360m.yaml"} <= set(names(RECIPES))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
 def test_it_is_valid_alone(path):
-    base.load(PrepareRecipe if is_preparation(path) else TrainRecipe, [path], environment={})
+    base.load(verb_settings(path), [path], environment={})
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))

@@ -7,7 +7,7 @@ A bank is named by its folder, or by the run it belongs to (whose folder ``knowl
 its own and can be taken back.
 
 >>> sorted(COMMANDS)[:4]
-['add', 'build', 'delete', 'edit']
+['add', 'build', 'compare', 'delete']
 >>> print(columns([("entry", "text"), ("12", "moss")], right=1))
 entry  text
    12  moss
@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stats": ("knowledge_views", "stats", "relations, lengths, what is cut, what contradicts itself"),
     "texts": ("knowledge_texts", "texts", "running text that tells a bank's facts, for experiments"),
     "graph": ("knowledge_graph", "graph", "neighbours, paths, a picture, GraphML"),
+    "compare": ("knowledge_compare", "compare", "kinds of models on facts: train and examine them all, one table"),
 }
 """Command → (module below ``lichen.scripts``, its function, what it does)."""
 
