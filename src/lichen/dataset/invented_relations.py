@@ -31,12 +31,15 @@ import numpy as np
 from lichen.core.streams import Stream
 from lichen.dataset.relations import Relation
 
-TEMPLATES = (
+NOUN_TEMPLATES = (
     "The {} of [X] is [Y].",
     "the {} of [X] was [Y].",
     "[X]'s {} is [Y].",
     "[X] has the {} [Y].",
     "[X], whose {} is [Y].",
+)
+TEMPLATES = (
+    *NOUN_TEMPLATES,
     "[X] was {} in [Y].",
     "[X] is the {} of [Y].",
     "[X] is {} by [Y].",
@@ -51,6 +54,8 @@ SHORT = 2
 """Words of so many letters join others rather than mean something of their own."""
 _WORD = re.compile(r"\b[a-z]{3,9}\b")
 _CONTENT = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_OF_A_NOUN = re.compile(r"(?i)\bthe \{\}|'s \{\}|whose \{\}")
+_PREPOSITION = re.compile(r" (?:of|in|by|for|with|after|at|on|to|from)\Z")
 _GAPS = re.compile(r"\{\}(?:\s+\{\})+")
 COMMONEST, WORDS = 100, 3000
 """Words are taken after the commonest ones, which every sentence has."""
@@ -110,27 +115,38 @@ def invented_relations(words: Words, number: int, seed: int, patterns: Iterable[
 def with_label_sentences(
     relations: Mapping[str, Relation], words: Words, number: int, seed: int, patterns: Iterable[str] = ()
 ) -> dict[str, Relation]:
-    """``relations`` with ``number`` more sentences each, which say the label in forms as above ("[X]'s place of birth is
-    [Y]."), before the last, so that this one stays the one that is never told. Relations of a single pattern stay as they are.
+    """``relations`` with ``number`` more sentences each, which say the label as a noun ("[X]'s place of birth is [Y]."),
+    before the last, so that this one stays the one that is never told. Relations of a single pattern stay as they are.
 
     >>> born = Relation("P19", "place of birth", ("[X] was born in [Y].", "[X] comes from [Y]."))
     >>> with_label_sentences({"place of birth": born}, Words(frozenset(), ("stone",)), 1, seed=0)["place of birth"].patterns
-    ('[X] was born in [Y].', "[X]'s place of birth is [Y].", '[X] comes from [Y].')
+    ('[X] was born in [Y].', 'the place of birth of [X] was [Y].', '[X] comes from [Y].')
     """
     stream = Stream(seed, "label sentences")
-    forms = (*TEMPLATES, *skeletons(patterns, words.common))
-    forms = tuple(form for form in forms if form.count("{}") == 1)
+    forms = (*NOUN_TEMPLATES, *skeletons(patterns, words.common))
+    forms = tuple(form for form in dict.fromkeys(forms) if _OF_A_NOUN.search(form) and form.count("{}") == 1)
     found: dict[str, Relation] = {}
     for place, (label, relation) in enumerate(relations.items()):
         chosen = stream.numpy(place).choice(len(forms), min(number, len(forms)), replace=False).tolist()
-        more = [forms[form].format(label) for form in chosen] if len(relation.patterns) > 1 else []
+        noun = _without_preposition(label)
+        more = [forms[form].format(noun) for form in chosen] if len(relation.patterns) > 1 else []
         told = dict.fromkeys((*relation.patterns[:-1], *more))
         found[label] = replace(relation, patterns=(*told, *relation.patterns[-1:]))
     return found
 
 
+def _without_preposition(label: str) -> str:
+    """A label as it stands before another preposition, or as a noun.
+
+    >>> _without_preposition("part of"), _without_preposition("place of birth"), _without_preposition("in")
+    ('part', 'place of birth', 'in')
+    """
+    return _PREPOSITION.sub("", label) or label
+
+
 def _drawn(draw: np.random.Generator, words: Sequence[str], number: int) -> list[str]:
-    return [words[place] for place in draw.choice(len(words), min(len(words), number), replace=False).tolist()]
+    places: list[int] = draw.choice(len(words), min(len(words), number), replace=False).tolist()
+    return [words[place] for place in places]
 
 
 def _varied(told: Sequence[str], words: Sequence[str], draw: np.random.Generator) -> list[str]:

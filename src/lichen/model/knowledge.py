@@ -59,6 +59,11 @@ SCALE = (24.0, 6.0)
 then a relation that was never met still leaves the right subject ahead."""
 
 
+AROUND = -8.0
+"""How much tokens around an object are behind its own at first, which is what a token equal to the present one is ahead by: after
+"is part of" the label "part of" would otherwise be read on, and not the object."""
+
+
 @dataclass
 class Found:
     """What the positions of a batch found in the bank."""
@@ -193,12 +198,12 @@ class Reader(nn.Module):
         self.gate = Factors(0.0)
 
     def initialise(self, name: str, parameter: Tensor, generator: torch.Generator) -> bool:
-        """Begin as a copying circuit behind a closed gate: heads look for what follows a token like the present one, and a
-        little for the object's first, and hand on what they see as it is.
+        """Begin as a copying circuit behind a closed gate: heads look within the object for what follows a token like the
+        present one, and a little for its first, and hand on what they see as it is.
         """
         identity = torch.eye(self.heads * self.head_dim)
         if name == "place":
-            parameter.copy_(torch.tensor([0.0, 2.0, 1.0, 0.0]).expand_as(parameter))
+            parameter.copy_(torch.tensor([AROUND, 2.0, 1.0, AROUND]).expand_as(parameter))
         elif name == "query.weight":  # the first half asks for the token itself, the second for the one before it
             parameter.copy_(torch.cat([torch.zeros_like(identity), identity]))
         else:
