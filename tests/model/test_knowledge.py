@@ -8,6 +8,8 @@ import torch
 from lichen.config.errors import LichenError
 from lichen.core.batch import Batch
 from lichen.model.cache import Cache
+from lichen.model.knowledge import Found
+from lichen.model.knowledge_bank import Entries
 from lichen.model.language_model import LanguageModel, initialise
 
 ROUTERS = ("linked", "self-supervised", "language-loss", "hard")
@@ -171,6 +173,25 @@ def test_a_relation_that_nobody_could_tell_is_not_held_against_an_entry(memory):
         best = (queries[:, 8:] @ keys[:, 8:].T).amax(dim=1)
     torch.testing.assert_close(output.null, (plain + best)[output.where])
     assert best.std() > 0.1
+
+
+def test_what_is_read_on_is_the_object_and_not_its_label(memory):
+    """After "is part of" a fresh reader hands on the object, though the label "part of" has the same word."""
+    model = memory.model().eval()
+    layer, bank = model.model.layers[-1].mlp, memory.bank_of(model)
+    entry = [10, 50, 51, 52, 30, 31]  # subject, two words of a label, its end, two of an object
+    entries = Entries.of([entry], [[10, 50, 51]], [1])
+    entries.object_start, entries.object_stop = torch.tensor([4]), torch.tensor([6])
+    bank.set_entries(entries)
+    unlike = torch.ones(1, 1)
+    while len(unlike) < 32:  # Hadamard's: orthogonal in every head
+        unlike = torch.cat([unlike.repeat(1, 2), torch.cat([unlike, -unlike], dim=1)])
+    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), unlike[:6])
+    found = Found(torch.arange(2), torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), 9.0), torch.zeros(2))
+    with torch.no_grad():
+        layer.reader.gate.values.fill_(1.0)
+        read = layer.reader(words[[51, 30]], found, bank, words, None)
+    assert (read @ words.T).argmax(dim=1).tolist() == [30, 31]
 
 
 def test_what_is_left_out_as_negligible_would_not_have_mattered(memory):
