@@ -4,13 +4,13 @@ Nothing here trains or draws by itself: each step is a verb anyone can call, wit
 is printed before it runs. The text is Python's own (``dataset/standard_library.py``), so every machine has it. Later
 chapters add to it; ``--chapters`` selects.
 
->>> verb_line("train", ["a b.yaml", "--lr", "1"])
-"$ lichen train 'a b.yaml' --lr 1"
+>>> print(table([Outcome("dense", 2_200_000, 10_000, 2.0, 1.5)], {"gzip": 2.5}))
+model  parameters  tokens  seconds  tokens/s  bits per byte
+dense   2,200,000  10,000        2     5,000          1.500
+gzip                                                  2.500
 """
 
-import importlib
 import json
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,10 @@ from pydantic import Field
 
 from lichen.config import flags
 from lichen.config.base import Config, load
-from lichen.config.errors import LichenError, UsageError
-from lichen.scripts.command_line import VERBS, run_module
+from lichen.config.errors import UsageError
+from lichen.scripts.command_line import run_module
+from lichen.scripts.narration import call, said_by, say
+from lichen.scripts.quickstart_facts import facts_chapter
 
 MODELS = ("dense", "none")
 PROMPTS = ("Return a list of", "The function raises", "class Example:")
@@ -57,8 +59,6 @@ def run(argv: list[str]) -> int:
         raise UsageError(f"{output}: is not empty; name another --output")
     recipes = command.recipes or recipes_folder()
     started = time.perf_counter()
-    from lichen.scripts.quickstart_facts import facts_chapter
-
     chapters = {"text": text_chapter, "facts": facts_chapter}
     held = [chapters[name](command, output, recipes) for name in dict.fromkeys(command.chapters)]
     say(f"Done in {time.perf_counter() - started:.0f} s; everything lies in {output}/")
@@ -73,31 +73,6 @@ def recipes_folder() -> Path:
             "the quickstart's recipes come with a clone of the repository: run it there, or name --recipes FOLDER"
         )
     return folder
-
-
-def say(text: str) -> None:
-    """A line of narration."""
-    print(f"\n\033[1m{text}\033[0m" if _colours() else f"\n{text}", flush=True)
-
-
-def _colours() -> bool:
-    import sys
-
-    return sys.stdout.isatty()
-
-
-def verb_line(verb: str, words: list[str]) -> str:
-    """The command as one would type it."""
-    return f"$ lichen {shlex.join([verb, *words])}"
-
-
-def call(verb: str, *words: object) -> None:
-    """Run a verb as the command line would. Raises LichenError where it does not succeed."""
-    argv = [str(word) for word in words]
-    print(verb_line(verb, argv), flush=True)
-    status = importlib.import_module(f"lichen.scripts.{VERBS[verb][0]}").run(argv)
-    if status:
-        raise LichenError(f"lichen {verb} ended with status {status}; its log says why")
 
 
 @dataclass(frozen=True)
@@ -199,13 +174,7 @@ def read_outcome(run: Path) -> Outcome:
 
 
 def table(outcomes: list[Outcome], yardsticks: dict[str, float]) -> str:
-    """The comparison as text.
-
-    >>> print(table([Outcome("dense", 2_200_000, 10_000, 2.0, 1.5)], {"gzip": 2.5}))
-    model  parameters  tokens  seconds  tokens/s  bits per byte
-    dense   2,200,000  10,000        2     5,000          1.500
-    gzip                                                  2.500
-    """
+    """The comparison as text."""
     names = ["model", "parameters", "tokens", "seconds", "tokens/s", "bits per byte"]
     formats = dict(zip(names, ("{}", "{:,}", "{:,}", "{:.0f}", "{:,.0f}", "{:.3f}"), strict=True))
     lines = [
@@ -247,20 +216,6 @@ def _first_words(run: Path) -> list[tuple[str, str, str]]:
         words = ["--prompt", prompt, "--max-new-tokens", 48, "--temperature", 0.7, "--top-p", 0.9, "--seed", 1]
         samples.append((run.name, prompt, said_by(run, words).removeprefix(prompt)))
     return samples
-
-
-def said_by(run: Path, words: list[Any]) -> str:
-    """What ``lichen generate`` prints, which is shown too."""
-    import contextlib
-    import io
-
-    captured = io.StringIO()
-    argv = [str(word) for word in (run, *words)]
-    print(verb_line("generate", argv), flush=True)
-    with contextlib.redirect_stdout(captured):
-        importlib.import_module("lichen.scripts.generate").run(argv)
-    print(captured.getvalue().rstrip(), flush=True)
-    return captured.getvalue().strip()
 
 
 def _report(

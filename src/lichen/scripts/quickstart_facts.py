@@ -10,12 +10,9 @@ dense  2 %   1 %
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from lichen.scripts.quickstart import call, said_by, say
-
-if TYPE_CHECKING:
-    from lichen.scripts.quickstart import QuickstartCommand
+from lichen.scripts.narration import call, said_by, say
 
 FACTS = 3600
 GENERAL = ("topics", "docstrings")
@@ -28,7 +25,18 @@ PROMISED = 0.8
 """Share of the facts added after training that the reading model has to continue rightly."""
 
 
-def facts_chapter(command: "QuickstartCommand", output: Path, recipes: Path) -> bool:
+class Command(Protocol):
+    """The settings of `lichen quickstart` that matter here."""
+
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def held_out(self) -> float: ...
+    @property
+    def library(self) -> Path | None: ...
+
+
+def facts_chapter(command: Command, output: Path, recipes: Path) -> bool:
     """Make facts and text, train both models, add facts to the bank, ask, and change one. Whether the model reads added facts."""
     from lichen.dataset import standard_library
     from lichen.dataset.made_facts import write_world
@@ -41,7 +49,7 @@ def facts_chapter(command: "QuickstartCommand", output: Path, recipes: Path) -> 
     call("knowledge", "build", output / "world", "--output", output / "facts")
     texts, data = output / "facts-texts", output / "facts-data"
     general = [word for kind in GENERAL for word in ("--general", raw / f"{kind}.jsonl")]
-    told = ["--texts.repeats", 4, "--texts.passage_characters", 600]
+    told = ["--texts.repeats", 4, "--texts.passage_characters", 600, "--texts.alone", 0.2]
     call("knowledge", "texts", output / "facts", *general, "--output", texts, *told)
     words = ["--knowledge.bank", texts / "bank", "--tokenizer.vocab_size", 4096]
     call("prepare", texts / "texts.jsonl", *words, "--output", data)
@@ -76,6 +84,8 @@ def asked(run: Path, texts: Path, output: Path) -> dict[str, float]:
         "--battery_questions",
         0,
         "--edits",
+        0,
+        "--two_hop_questions",
         0,
     ]
     groups = [word for group in GROUPS for word in ("--groups", group)]
