@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lichen.config.errors import LichenError, UsageError
-from lichen.dataset.bank import Bank, bank_folder, data_of, line_of, read_settings, write_bank
+from lichen.dataset import bank as banks
+from lichen.dataset.bank import Bank, bank_folder, data_of, line_of, read_hash, read_settings, write_bank
 from lichen.dataset.bank_edits import BankEditor
 from lichen.dataset.facts import Fact, made_fact
 from lichen.dataset.relations import Relation
@@ -130,6 +131,33 @@ def test_a_copy_is_the_version_that_was_open(folder: Path, tmp_path: Path) -> No
         assert editor.bank.facts == FACTS
     with pytest.raises(UsageError, match="exists already"):
         bank.copy_to(tmp_path / "copy")
+
+
+def test_a_copy_is_made_of_the_files_bytes_unless_they_have_changed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank.open(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(banks, "data_of", lambda _: pytest.fail("encoded again"))
+        bank.copy_to(tmp_path / "copy")
+    (folder / "facts.jsonl").unlink()
+    bank.copy_to(tmp_path / "later")
+    assert (tmp_path / "later" / "facts.jsonl").read_bytes() == (tmp_path / "copy" / "facts.jsonl").read_bytes()
+
+
+def test_the_hash_is_read_without_the_facts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Bank.open(folder).hash
+    with BankEditor(folder) as editor:
+        editor.edit("a", object="Paris")
+    edited = Bank.open(folder).hash
+    with monkeypatch.context() as patched:
+        patched.setattr(banks, "read_facts", lambda *_, **__: pytest.fail("read"))
+        assert read_hash(folder) == edited != first
+    facts = (folder / "facts.jsonl").read_text(encoding="utf-8")
+    (folder / "facts.jsonl").write_text(facts.replace('"id": "a", ', '"id":  "a", '), encoding="utf-8")
+    assert read_hash(folder) == edited  # only laid out otherwise
+    (folder / "facts.jsonl").write_text(facts.replace("Paris", "Rome"), encoding="utf-8")
+    assert read_hash(folder) == Bank.open(folder).hash != edited
 
 
 def test_a_copy_does_not_need_the_history(folder: Path, tmp_path: Path) -> None:

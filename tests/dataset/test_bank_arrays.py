@@ -7,7 +7,7 @@ import pytest
 
 from lichen.dataset import bank_arrays
 from lichen.dataset.bank import Bank, write_bank
-from lichen.dataset.bank_arrays import BankArrays, cache_path
+from lichen.dataset.bank_arrays import BankArrays, cache_path, copy_arrays
 from lichen.dataset.bank_edits import BankEditor
 from lichen.dataset.facts import Fact, in_running_text, made_fact
 from lichen.dataset.tokenizer import Tokenizer
@@ -209,6 +209,29 @@ def test_a_damaged_file_is_made_again(bank: Bank, tokenizer: Tokenizer, damage: 
         path.write_bytes(b"")
     assert rows(BankArrays.of_bank(bank, tokenizer, 16, 12), True) == expected
     assert np.load(path)["entries"].tolist() == expected["entries"]
+
+
+def test_a_copy_of_a_bank_is_not_tokenised_again(
+    bank: Bank, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = BankArrays.of_bank(bank, tokenizer, 16, 12)
+    for name in ("in one process", "in another"):
+        bank.copy_to(tmp_path / name)
+    monkeypatch.setattr(bank_arrays, "_tokenised", lambda *_: pytest.fail("made again"))
+    same = BankArrays.of_bank(Bank.open(tmp_path / "in one process"), tokenizer, 16, 12)
+    assert same.entries is made.entries  # and takes no further memory
+    assert cache_path(bank, tokenizer, 16, tmp_path / "in one process").is_file()
+    bank_arrays._latest.clear()
+    copy_arrays(bank, tmp_path / "in another")
+    copied = BankArrays.of_bank(Bank.open(tmp_path / "in another"), tokenizer, 16, 12)
+    assert rows(copied, True) == rows(made, True)
+
+
+def test_the_arrays_of_another_bank_are_never_taken(bank: Bank, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    BankArrays.of_bank(bank, tokenizer, 16, 12)
+    other = write_bank(tmp_path / "other", FACTS[:2])
+    copy_arrays(bank, other.folder.parent)
+    assert rows(BankArrays.of_bank(other, tokenizer, 16, 12)) == rows(BankArrays.of(FACTS[:2], tokenizer, 16, 12))
 
 
 def bank_entry(expected: dict[str, list[Any]]) -> list[int]:

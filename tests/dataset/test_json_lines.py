@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from lichen.dataset.json_lines import BadLine, Damaged, Line, is_utf16, lines_of, text_of_line
+from lichen.dataset.json_lines import (
+    BadLine,
+    Damaged,
+    Line,
+    is_utf16,
+    lines_of,
+    open_bytes,
+    text_of_line,
+    value_of_line,
+)
 
 BAD_LINES = {
     "empty": (b"", "empty_line"),
@@ -73,6 +82,21 @@ def test_good_lines():
     assert text_of_line(b'{"text": "moss"}', "text", whole=False) == "moss"
 
 
+def test_a_value_of_any_kind_is_read_as_strictly_as_a_text():
+    assert [value_of_line(line) for line in (b"7", b' ["moss"]\r', b'{"a": null}')] == [7, ["moss"], {"a": None}]
+    for line, whole, cause in (
+        (b'{"a": 1, "a": 2}', True, "duplicate_key"),
+        (b"[NaN]", True, "not_a_number"),
+        (b"[[7]]", True, "too_deep"),
+        (b"[7", True, "not_json"),
+        (b"[7", False, "truncated"),
+        (b"", False, "empty_line"),
+    ):
+        with pytest.raises(BadLine) as caught:
+            value_of_line(line, max_nesting=1, whole=whole)
+        assert caught.value.cause == cause
+
+
 def test_a_dotted_path_reaches_into_objects_and_is_named_when_it_fails():
     line = b'{"page": {"body": "moss", "score": 1}, "a.b": "bark"}'
     assert text_of_line(line, "page.body") == "moss"
@@ -119,6 +143,13 @@ def test_lines_are_the_same_from_every_offset(tmp_path, suffix):
     assert lines[-1].end == len(data)
     for place, line in enumerate(lines):
         assert list(lines_of(path, suffix, 100, line.end)) == lines[place + 1 :]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_file_opens_as_the_bytes_that_were_packed(tmp_path, suffix):
+    data = random.Random(0).randbytes(100_000)
+    with open_bytes(pack(tmp_path / f"a{suffix}", data), suffix) as stream:
+        assert stream.read() == data
 
 
 def test_a_line_of_exactly_the_limit_is_kept(tmp_path):

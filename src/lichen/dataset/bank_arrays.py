@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,10 @@ STORED = (
     *("entries", "lengths", "object_start", "object_stop"),
     *("keys", "subject_lengths", "key_lengths", "cut_entries", "cut_keys"),
 )
+
+
+_latest: dict[str, dict[str, np.ndarray]] = {}
+"""The latest arrays, by what they were made of: a training reads two copies of one bank, and tokenises a million facts once."""
 
 
 class Groups:
@@ -115,8 +120,11 @@ class BankArrays:
         named["format"] = FORMAT
         stored = _read_cache(path, named, len(bank))
         if stored is None:
-            stored = _tokenised(bank.facts, tokenizer, length, key_length)
+            latest = _latest.get(json.dumps(named))
+            stored = _tokenised(bank.facts, tokenizer, length, key_length) if latest is None else latest
             _write_cache(path, named, stored)
+        _latest.clear()
+        _latest[json.dumps(named)] = stored
         return cls._with_groups(stored, bank.facts, tokenizer)
 
     @classmethod
@@ -343,6 +351,19 @@ def _read_cache(path: Path, named: dict[str, Any], count: int) -> dict[str, np.n
     fits = all(len(array) == count for array in stored.values())
     fits = fits and stored["entries"].shape[1] == named["length"] and stored["keys"].shape[1] == named["key_length"]
     return stored if fits else None
+
+
+def copy_arrays(bank: Bank, folder: Path) -> None:
+    """Take along to ``folder``, a copy of ``bank``, the files of tokens that lie beside it; without, they would be made again."""
+    for path in bank.folder.glob(f"arrays-{bank.hash[:12]}-*.npz"):
+        partial = partial_of(folder / path.name)
+        try:
+            with disk_errors(partial):
+                shutil.copyfile(path, partial)
+                rename(partial, folder / path.name)
+        except LichenError as error:
+            _log.warning("%s; the bank's tokens are not kept", error)
+            partial.unlink(missing_ok=True)
 
 
 def _write_cache(path: Path, named: dict[str, Any], stored: dict[str, np.ndarray]) -> None:

@@ -35,9 +35,9 @@ from lichen.dataset.bank import FACTS, SUMMARY, Bank, bank_folder, data_of, rela
 from lichen.dataset.bank_history import BY_HAND, Change, Entry
 from lichen.dataset.fact_checks import Checker
 from lichen.dataset.fact_collection import Duplicates
-from lichen.dataset.fact_formats import FactReader, value_of_line
+from lichen.dataset.fact_formats import FactReader
 from lichen.dataset.facts import FIELDS, Fact, fact_id, made_text, rewritten, tidy
-from lichen.dataset.json_lines import BadLine, Line, checked_text, lines_of
+from lichen.dataset.json_lines import BadLine, Line, checked_text, lines_of, value_of_line
 from lichen.dataset.records import Reject
 from lichen.dataset.tokenizer import Tokenizer
 
@@ -193,7 +193,7 @@ class BankEditor:
         """The entry that a row of edits names, and what shall change."""
         if line.data is None:
             raise BadLine("too_long_line", "the line is too long for an edit")
-        row = value_of_line(line.data, line.whole)
+        row = value_of_line(line.data, whole=line.whole)
         if not isinstance(row, dict):
             raise BadLine("not_an_object", "no object with an id and the fields to change")
         for name, value in row.items():

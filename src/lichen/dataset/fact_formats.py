@@ -35,10 +35,21 @@ from typing import Any, BinaryIO
 from lichen.config.cleaning import SourceConfig
 from lichen.config.errors import UsageError, nearest
 from lichen.config.knowledge import BankConfig
-from lichen.dataset import json_lines
 from lichen.dataset.facts import Fact, fact_id, is_untidy, made_text, problem_of, tidy
 from lichen.dataset.json_arrays import JsonArray
-from lichen.dataset.json_lines import BadLine, Damaged, Line, checked_text, decoded, is_utf16, lines_of, type_name
+from lichen.dataset.json_lines import (
+    BOM,
+    BadLine,
+    Damaged,
+    Line,
+    checked_text,
+    decoded,
+    is_utf16,
+    lines_of,
+    open_bytes,
+    type_name,
+    value_of_line,
+)
 from lichen.dataset.records import Reject
 from lichen.dataset.relations import (
     IDENTIFIER,
@@ -237,22 +248,12 @@ def _value_of_line(line: Line, format: str, limit: int) -> Any:
         raise BadLine("too_long_line", f"longer than {limit} bytes (max_line_bytes)")
     if not line.data.strip():
         raise BadLine("empty_line", "an empty line")
-    return decoded(line.data) if format == "text" else value_of_line(line.data, line.whole)
-
-
-def value_of_line(data: bytes, whole: bool = True) -> Any:
-    """The one JSON value on a line, read without trust; ``whole`` False says that no newline ended it. Raises BadLine."""
-    try:
-        return json_lines._parse(json_lines._decode(data), 64)
-    except BadLine as bad:
-        if not whole and bad.cause in ("not_json", "invalid_utf8"):
-            raise BadLine("truncated", "the file's last line breaks off") from None
-        raise
+    return decoded(line.data) if format == "text" else value_of_line(line.data, whole=line.whole)
 
 
 def _is_array(file: SourceFile) -> bool:
     with _readable(file) as stream:
-        return stream.read(4096).removeprefix(json_lines.BOM).lstrip()[:1] == b"["
+        return stream.read(4096).removeprefix(BOM).lstrip()[:1] == b"["
 
 
 def _values_of_array(file: SourceFile, limit: int) -> Iterator[_Value]:
@@ -264,7 +265,7 @@ def _values_of_array(file: SourceFile, limit: int) -> Iterator[_Value]:
 def _readable(file: SourceFile) -> Iterator[BinaryIO]:
     """The uncompressed bytes of a file; what damages reading becomes `Damaged`."""
     try:
-        with json_lines._open(file.path, file.compression) as stream:
+        with open_bytes(file.path, file.compression) as stream:
             yield stream
     except UnicodeDecodeError as error:
         raise Damaged(f"no UTF-8 ({error.reason})") from None

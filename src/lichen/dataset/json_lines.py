@@ -1,8 +1,9 @@
 """One JSON object per line, read without trust: every way in which a line can be bad has a name.
 
-`text_of_line` is strict where the standard library is lenient (duplicate keys, NaN, lone surrogates) and bounded where it is
-not (nesting). `lines_of` streams lines of bounded length out of plain, gzip and zstd files, so that a line of any length costs
-no more memory than the limit; positions are offsets into the uncompressed bytes.
+`value_of_line` is strict where the standard library is lenient (duplicate keys, NaN) and bounded where it is not (nesting);
+`text_of_line` takes one text out of it, which UTF-8 must be able to hold. `lines_of` streams lines of bounded length out of
+plain, gzip and zstd files, so that a line of any length costs no more memory than the limit; positions are offsets into the
+uncompressed bytes.
 
 >>> text_of_line(b'{"text": "moss"}', "text")
 'moss'
@@ -68,7 +69,7 @@ def lines_of(path: Path, compression: str, limit: int, offset: int = 0) -> Itera
 
     A byte order mark at the start of the file is left out. Raises `Damaged` and OSError.
     """
-    with _open(path, compression) as stream:
+    with open_bytes(path, compression) as stream:
         try:
             position = _skip_to(stream, offset, compression)
             while data := stream.readline(limit + 1):
@@ -88,7 +89,7 @@ def lines_of(path: Path, compression: str, limit: int, offset: int = 0) -> Itera
 
 def is_utf16(path: Path, compression: str) -> bool:
     """Whether a file starts like UTF-16 or UTF-32: with their byte order mark, or with every other byte zero."""
-    with _open(path, compression) as stream:
+    with open_bytes(path, compression) as stream:
         try:
             head = stream.read(64)
         except (EOFError, gzip.BadGzipFile, zlib.error, Damaged):
@@ -99,19 +100,30 @@ def is_utf16(path: Path, compression: str) -> bool:
 
 
 def text_of_line(line: bytes, field: str, max_nesting: int = 64, whole: bool = True) -> str:
-    """The text under ``field`` (a key, or a dotted path of keys) of the one JSON object on a line.
+    """The text under ``field`` (a key, or a dotted path of keys) of the one JSON object on a line; see `value_of_line`."""
+    value = value_of_line(line, max_nesting, whole)
+    if not isinstance(value, dict):
+        raise BadLine("not_an_object", f"{type_name(value)}, not an object")
+    return text_of_value(value, field)
 
-    ``whole`` False says that no newline ended the line: what does not parse is then called truncated. Raises `BadLine`.
+
+def value_of_line(line: bytes, max_nesting: int = 64, whole: bool = True) -> Any:
+    """The one JSON value on a line.
+
+    ``whole`` False says that no newline ended the line: what does not parse is then called truncated. Raises `BadLine`, for an
+    empty line too.
+
+    >>> value_of_line(b'{"a": [1, null]}')
+    {'a': [1, None]}
     """
     try:
-        value = _parse(_decode(line), max_nesting)
+        if not line.strip():
+            raise BadLine("empty_line", "an empty line")
+        return _parse(decoded(line), max_nesting)
     except BadLine as bad:
         if not whole and bad.cause in ("not_json", "invalid_utf8"):
             raise BadLine("truncated", "the file's last line breaks off") from None
         raise
-    if not isinstance(value, dict):
-        raise BadLine("not_an_object", f"{type_name(value)}, not an object")
-    return text_of_value(value, field)
 
 
 def text_of_value(value: Any, field: str) -> str:
@@ -159,12 +171,6 @@ def type_name(value: Any) -> str:
     return "null" if value is None else TYPE_NAMES.get(type(value), "a number")
 
 
-def _decode(line: bytes) -> str:
-    if not line.strip():
-        raise BadLine("empty_line", "an empty line")
-    return decoded(line)
-
-
 def _parse(text: str, max_nesting: int) -> Any:
     if text.count("{") + text.count("[") > max_nesting:
         _check_nesting(text, max_nesting)
@@ -209,7 +215,11 @@ def _refuse_constant(name: str) -> Any:
 # --- Bytes out of files ---
 
 
-def _open(path: Path, compression: str) -> BinaryIO:
+def open_bytes(path: Path, compression: str) -> BinaryIO:
+    """The uncompressed bytes of a file; ``compression`` is "", ".gz" or ".zst".
+
+    Reading damaged data raises EOFError, gzip.BadGzipFile or zlib.error.
+    """
     if compression == ".gz":
         return cast(BinaryIO, gzip.open(path, "rb"))
     if compression == ".zst":
