@@ -8,9 +8,9 @@ for objects; their texts are tokenised by a tokenizer trained on them. The model
 in bfloat16; one layer reads, at every position (the null slot is held far behind, so that nothing is skipped), four entries of
 sixteen tokens. Steps of both models alternate. The refresh of the index is counted as its seconds divided by ``refresh_every``.
 
-What is found is measured with queries made from keys of the bank: a key drawn at random, each of whose halves is turned by noise
-to a cosine of 0.89, about where those of a trained model stand; once with both halves counting alike, once as a model begins, whose
-subject half counts more. A query is searched for as the model does it.
+What is found is measured with queries made from keys of the bank: a key drawn at random, each of whose halves is turned by
+noise to a cosine of 0.89, about where those of a trained model stand; once with both halves counting alike, once as a model
+begins, whose subject half counts more. A query is searched for as the model does it.
 
     recall@4            of the four entries found, the share whose score reaches the fourth best of all, compared in float32
     right entry first   the share of queries whose first entry has the key that the query was made of. The bar: among 2^20 facts
