@@ -215,6 +215,16 @@ def _plain_number(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def examination_folder(checkpoint: Path) -> Path:
+    """``evaluation/CHECKPOINT`` in the run that a checkpoint lies in, else in the working folder.
+
+    >>> examination_folder(Path("runs/a/checkpoints/lichen_step_0000010")).as_posix()
+    'runs/a/evaluation/lichen_step_0000010'
+    """
+    inside = checkpoint.parent.name == "checkpoints"
+    return (checkpoint.parent.parent if inside else Path()) / "evaluation" / checkpoint.name
+
+
 def resolve_checkpoint(spec: str | Path) -> Path:
     """The checkpoint folder that ``spec`` names: ``RUN``, ``RUN@latest``, ``RUN@best``, ``RUN@step-N``, or a folder.
 

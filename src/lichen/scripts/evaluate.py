@@ -11,8 +11,8 @@ in its prompt, whether it has a memory of its own or not.
 
 is `lichen.scripts.evaluate_language`.
 
->>> sorted(KINDS), default_output(Path("runs/a/checkpoints/lichen_step_0000010")).as_posix()
-(['knowledge', 'language'], 'runs/a/evaluation/lichen_step_0000010')
+>>> sorted(KINDS)
+['knowledge', 'language']
 """
 
 import sys
@@ -84,7 +84,7 @@ def knowledge(argv: list[str]) -> int:
         raise UsageError("which facts are to be asked for? give --facts FOLDER (facts and patterns by relation)")
     contexts = read_contexts(settings.context)
 
-    from lichen.core.runs import resolve_checkpoint
+    from lichen.core.runs import examination_folder, resolve_checkpoint
     from lichen.evaluation import knowledge_report
     from lichen.evaluation.continuation import ModelContinuations
     from lichen.evaluation.fact_groups import fact_groups, read_material
@@ -110,7 +110,7 @@ def knowledge(argv: list[str]) -> int:
         watcher=MemoryHealth.of(model, tokenizer, checkpoint),
         say=lambda text: print(f"… {text}", file=sys.stderr, flush=True),
     )
-    output = command.output or default_output(checkpoint)
+    output = command.output or examination_folder(checkpoint)
     about = {"checkpoint": checkpoint.as_posix(), "spec": spec, "dtype": command.dtype}
     paths = knowledge_report.write(found, output, f"Knowledge of {checkpoint.name}", about)
     if not command.quiet:
@@ -133,12 +133,6 @@ def read_contexts(path: Path | None) -> list[str]:
     if not found:
         raise UsageError(f"{path}: holds no line of text")
     return found
-
-
-def default_output(checkpoint: Path) -> Path:
-    """``evaluation/CHECKPOINT`` in the run that a checkpoint lies in, else in the working folder."""
-    inside = checkpoint.parent.name == "checkpoints"
-    return (checkpoint.parent.parent if inside else Path()) / "evaluation" / checkpoint.name
 
 
 KINDS: dict[str, tuple[Callable[[list[str]], int], str]] = {

@@ -47,19 +47,18 @@ def run(argv: list[str]) -> int:
     if not settings.text:
         raise UsageError("which text is the model to be measured on? give --text FILE, text it was not trained on")
 
-    from lichen.core.runs import resolve_checkpoint
+    from lichen.core.runs import examination_folder, resolve_checkpoint
     from lichen.evaluation import language_report
     from lichen.evaluation.knowledge_report import as_text
     from lichen.evaluation.language import examine
     from lichen.inference import loading
-    from lichen.scripts.evaluate import default_output
 
     checkpoint = resolve_checkpoint(spec.removesuffix(loading.AVERAGED))
     model, tokenizer = loading.load(spec, command.device, command.dtype)
     context = trained_length(checkpoint, model.config.max_position_embeddings)
     found = examine(model, tokenizer, settings, context, say=_say)
     about = {"checkpoint": checkpoint.as_posix(), "spec": spec, "dtype": command.dtype}
-    output = command.output or default_output(checkpoint)
+    output = command.output or examination_folder(checkpoint)
     paths = language_report.write(found, output, f"Language of {checkpoint.name}", about)
     if not command.quiet:
         print(as_text(language_report.tables(found)), end="\n\n")
