@@ -197,13 +197,13 @@ def joined_links(parts: list[Batch]) -> dict[str, Any]:
     whole = links_of(parts[0])
     for name in ("overridden", "tokens", "removed"):
         assert all(links_of(part)[name] == whole[name] for part in parts)
-    for name in ("positions", "nulls"):
+    for name in ("positions", "nulls", "carried"):
         whole[name] = [
             [row + number * part.rows, column]
             for number, part in enumerate(parts)
             for row, column in links_of(part)[name]
         ]
-    for name in ("entries", "first"):
+    for name in ("entries", "first", "carried_entries"):
         whole[name] = [value for part in parts for value in links_of(part)[name]]
     return whole
 

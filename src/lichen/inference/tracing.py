@@ -8,7 +8,7 @@ changes nothing, both see exactly what the generation saw.
 >>> from lichen.inference.memory import give_facts
 >>> from lichen.model.language_model import initialise
 >>> tokenizer = Tokenizer.train(["Ada was born in London"] * 4, vocab_size=340)
->>> part = {"kind": "knowledge", "knowledge_dim": 4, "router": "language-loss"}
+>>> part = {"kind": "knowledge", "knowledge_dim": 8, "router": "language-loss"}
 >>> size = {"vocab_size": 340, "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2}
 >>> settings = {**size, "feed_forward_by_layer": {"1": part}}
 >>> model = initialise(LanguageModel(ModelConfig.from_data(settings)), seed=0).eval()
