@@ -155,11 +155,11 @@ def measure(power: int, arrays: BankArrays, tokenizer: Tokenizer, repeats: int) 
         Bar(f"{label} memory of texts and keys' words", size_of(bank.entries) / 2**20, unit="MiB"),
         Bar(f"{label} memory of the index", size_of(index) / 2**20, unit="MiB"),
         Bar(f"{label} memory of the codebooks", size_of(bank._cells) / 2**20, unit="MiB"),
-        *found(label, bank, index),
+        *findings(label, bank, index),
     ]
 
 
-def found(label: str, bank: KnowledgeBank, index: torch.Tensor) -> list[Bar]:
+def findings(label: str, bank: KnowledgeBank, index: torch.Tensor) -> list[Bar]:
     """What is found, of queries near keys and of some far away."""
     bars = []
     for name, lengths, noise in (("", ALIKE, NEAR), (", subject counts more", SCALE, NEAR), (", far away", ALIKE, FAR)):
