@@ -36,6 +36,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lichen.config.errors import ConfigError, LichenError
 from lichen.config.feed_forward import DenseConfig, KnowledgeConfig
@@ -47,6 +48,7 @@ from lichen.model.knowledge_bank import EXACT_LIMIT, KnowledgeBank, key_projecti
 from lichen.model.knowledge_search import CANDIDATES
 from lichen.model.layout import Layout
 from lichen.model.regions import eager
+from lichen.model.shapes import padded
 
 SHARED = "knowledge"
 """Where the bank lies among the model's shared parts."""
@@ -57,8 +59,12 @@ NEGLIGIBLE = 5.0
 SCALE = (24.0, 6.0)
 """Lengths of a query's halves in the beginning; a key's have length 1. The subject decides, and the relation among its entries:
 then a relation that was never met still leaves the right subject ahead."""
-
-
+LOOKED_AT_ONCE = 1 << 21
+"""Numbers in the texts of entries that are looked at together on a CPU."""
+ON_A_GPU = 64
+"""There so many times as many."""
+WIDTHS = 8
+"""Texts that are looked at together are cut to a multiple of so many tokens."""
 AROUND = -8.0
 """How much tokens around an object are behind its own at first, which is what a token equal to the present one is ahead by: after
 "is part of" the label "part of" would otherwise be read on, and not the object."""
@@ -128,12 +134,13 @@ class Retrieval(nn.Module):
 
     def queries(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """``[n, D]`` → queries ``[n, knowledge_dim]``, whose halves have the lengths ``scale``, and null scores ``[n]``."""
-        subject, relation = self.query(states).float().chunk(2, dim=-1)
+        count, states = len(states), padded(states)
+        subject, relation = self.query(states)[:count].float().chunk(2, dim=-1)
         halves = [
             F.normalize(subject, dim=-1) * self.scale.values[0],
             F.normalize(relation, dim=-1) * self.scale.values[1],
         ]
-        return torch.cat(halves, dim=-1), self.null(states)[:, 0].float()
+        return torch.cat(halves, dim=-1), self.null(states)[:count, 0].float()
 
     def best_relation(self, queries: Tensor, bank: KnowledgeBank, index: Tensor) -> Tensor:
         """``[n]`` what the best of the bank's relations adds to a score, which the null slot has to be given too.
@@ -144,7 +151,8 @@ class Retrieval(nn.Module):
         keys = index[bank.relation_examples(), index.shape[1] // 2 :]
         if not len(keys):
             return queries.new_zeros(len(queries))
-        return (queries[:, index.shape[1] // 2 :].to(keys.dtype) @ keys.T).amax(dim=1).float()
+        relations = padded(queries[:, index.shape[1] // 2 :].to(keys.dtype))
+        return (relations @ keys.T)[: len(queries)].amax(dim=1).float()
 
     def forward(self, states: Tensor, bank: KnowledgeBank, layout: Layout, links: Links | None) -> Found:
         """Ask for all of ``states [n, D]`` that are real and do not know already that they need nothing."""
@@ -213,28 +221,57 @@ class Reader(nn.Module):
     def forward(
         self, states: Tensor, found: Found, bank: KnowledgeBank, embedding: Tensor, links: Links | None
     ) -> Tensor:
-        """``[m, D]`` what is read at the positions of ``found``; ``states [n, D]`` of all."""
-        tokens, lengths, start, stop = bank.texts(found.numbers, links)
-        width = int(lengths.max())
-        tokens = tokens[..., :width]
-        query = self.query(states[found.where]).unflatten(-1, (2 * self.heads, self.head_dim))
+        """``[m, D]`` what is read at the positions of ``found``; ``states [n, D]`` of all.
+
+        Texts of entries are many times as large as what is made of them, so they are looked at part by part, and again in the
+        backward pass instead of being kept.
+        """
+        where, numbers, scores, null = map(padded, (found.where, found.numbers, found.scores, found.null))
+        tokens, *places = bank.texts(numbers, links)
+        width = min(tokens.shape[-1], -(-int(places[0].max()) // WIDTHS) * WIDTHS)
+        query = self.query(states[where]).unflatten(-1, (2 * self.heads, self.head_dim))
         asked = torch.einsum("nhd,hde->nhe", query, self.key.to(query.dtype))
         table = F.rms_norm(embedding.detach().float(), embedding.shape[1:]).to(asked.dtype)
+        most = LOOKED_AT_ONCE if asked.device.type == "cpu" else ON_A_GPU * LOOKED_AT_ONCE
+        rows = 1 << max(0, (most // (numbers.shape[1] * width * table.shape[1])).bit_length() - 1)
+        given = (asked, scores, null, numbers, tokens[..., :width], *places)
+        mixed = [self._looked(bank, table, *part) for part in zip(*(each.split(rows) for each in given), strict=True)]
+        read = self.output(torch.einsum("nhe,hde->nhd", torch.cat(mixed), self.value.to(asked.dtype)).flatten(1))
+        return self.gate.values * read[: len(found.where)]
+
+    def _looked(self, bank: KnowledgeBank, table: Tensor, asked: Tensor, *found: Tensor) -> Tensor:
+        """``_mixed`` of some positions, computed again in the backward pass if there is one."""
+        if not torch.is_grad_enabled():
+            return self._mixed(bank, table, asked, *found)
+        again = checkpoint(self._mixed, bank, table, asked, *found, use_reentrant=False, preserve_rng_state=False)
+        return cast(Tensor, again)
+
+    def _mixed(
+        self,
+        bank: KnowledgeBank,
+        table: Tensor,
+        asked: Tensor,
+        found: Tensor,
+        null: Tensor,
+        numbers: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        start: Tensor,
+        stop: Tensor,
+    ) -> Tensor:
+        """``[m, H, D]`` what each head mixes of the ``tokens [m, k, L]`` of entries with the scores ``found [m, k]``."""
         texts = F.embedding(tokens, table)
         scores = torch.einsum("nhe,nkle->nhkl", asked, texts).float() * self.head_dim**-0.5
         own, before = scores.chunk(2, dim=1)
-        step = torch.arange(width, device=tokens.device)
+        step = torch.arange(tokens.shape[-1], device=tokens.device)
         part = (step >= start[..., None]).long() + (step > start[..., None]).long() + (step >= stop[..., None]).long()
         own = own + F.pad(before[..., :-1], (1, 0)) + self.place.float()[:, part].transpose(0, 1)
         own = own.masked_fill((step >= lengths[..., None])[:, None], float("-inf"))
-        texts, own = bank.with_notes(texts, own, asked, found.numbers)
-        own = (own + found.scores[:, None, :, None]).flatten(2)
-        nothing = found.null[:, None, None].expand(-1, self.heads, 1)
+        texts, own = bank.with_notes(texts, own, asked, numbers)
+        own = (own + found[:, None, :, None]).flatten(2)
+        nothing = null[:, None, None].expand(-1, self.heads, 1)
         weights = torch.cat([own, nothing], dim=-1).softmax(dim=-1)[..., :-1].to(texts.dtype)
-        mixed = torch.bmm(weights, texts.flatten(1, 2))
-        return self.gate.values * self.output(
-            torch.einsum("nhe,hde->nhd", mixed, self.value.to(mixed.dtype)).flatten(1)
-        )
+        return torch.bmm(weights, texts.flatten(1, 2))
 
 
 class Knowledge(FeedForward):

@@ -181,11 +181,13 @@ class KnowledgeBank(nn.Module):
         return self._half(numbers, inside, self.relation_proj, 1, table)
 
     def _half(self, numbers: Tensor, chosen: Tensor, project: nn.Linear, gate: int, table: Tensor) -> Tensor:
-        """A token's part of a key depends on the token alone, so every token is projected once, then summed per entry."""
+        """A token's part of a key depends on the token alone, so every token is projected once, then summed per entry; in full
+        precision, as there are few."""
         ids, inverse = self._present().keys[numbers].unique(return_inverse=True)
         embedded = F.rms_norm(table[ids].float(), table.shape[1:])
-        gates = 2 * torch.sigmoid(self.token_gate(embedded)[:, gate, None].float())
-        parts = project(embedded).float() * gates
+        with torch.autocast(embedded.device.type, enabled=False):
+            gates = 2 * torch.sigmoid(self.token_gate(embedded)[:, gate, None])
+            parts = project(embedded) * gates
         total = F.embedding_bag(inverse, parts, mode="sum", per_sample_weights=chosen.to(parts.dtype))
         return F.normalize(total, dim=-1)
 

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lichen.core.streams import Stream
+from lichen.model.shapes import EVEN, even, padded
 
 SCORES_AT_ONCE, QUERIES_AT_ONCE = 1 << 20, 4096
 """Scores computed at once, so that a processor's cache holds them, and queries that go through the codebooks together."""
@@ -42,8 +43,8 @@ CANDIDATES = 128
 """Entries of these subjects at most, those of the nearest first."""
 SCANNED = 1 << 17
 """Relations of more entries are not gone through."""
-EVEN, FOLD, STRETCH = 64, 8, 4096
-"""Matrix products have multiples of so many rows and columns, are folded so often, and taken in stretches that fit a cache."""
+FOLD, STRETCH = 8, 4096
+"""Matrix products are folded so often, and taken in stretches that fit a cache."""
 SAMPLE = 32
 """Subjects per centroid that k-means looks at."""
 COLD_ROUNDS, WARM_ROUNDS = 8, 2
@@ -53,8 +54,9 @@ COLD_ROUNDS, WARM_ROUNDS = 8, 2
 def search_exactly(queries: Tensor, index: Tensor, number: int, removed: Tensor | None) -> tuple[Tensor, Tensor]:
     """Scores and numbers ``[n, number]`` of the best of all keys ``index [N, d]``."""
     rows = max(EVEN, _at_once(SCORES_AT_ONCE, index) // max(1, len(index)))
-    found = [_best(_products(part.to(index.dtype), index), number, removed) for part in queries.split(rows)]
-    return torch.cat([scores for scores, _ in found]), torch.cat([numbers for _, numbers in found])
+    parts = padded(queries.to(index.dtype)).split(rows)
+    scores, numbers = zip(*(_best(_products(part, index), number, removed) for part in parts), strict=True)
+    return torch.cat(scores)[: len(queries)], torch.cat(numbers)[: len(queries)]
 
 
 def _at_once(number: int, keys: Tensor) -> int:
@@ -143,7 +145,7 @@ class Lists:
         Every stretch of a list is folded into columns; the vectors of the columns with the best maxima are compared again.
         """
         lengths = self.starts.diff()
-        widest = max(1, _even(int(lengths.max())) // FOLD)
+        widest = max(1, even(int(lengths.max())) // FOLD)
         maxima = queries.new_full((chosen.numel(), widest), float("-inf"))
         for pairs, place, scores in self._products(queries, chosen, gone):
             maxima[pairs, place // FOLD : (place + scores.shape[1]) // FOLD] = _folded(scores, FOLD)[: len(pairs)]
@@ -177,21 +179,16 @@ class Lists:
         for begin, end, start, stop in zip([0, *ends], ends, starts[:-1], starts[1:], strict=False):
             for place in range(start, stop if end > begin else start, STRETCH):
                 behind = min(place + STRETCH, stop)
-                keys = self.vectors[place : place + _even(behind - place)]
+                keys = self.vectors[place : place + even(behind - place)]
                 missing = None if absent is None else absent[place:behind].nonzero()[:, 0]
                 step = max(1, _at_once(SCORES_AT_ONCE, keys) // STRETCH)
                 for first in range(begin, end, step):
                     rows = min(step, end - first)
-                    scores = _products(asked[first : first + _even(rows)], keys)
+                    scores = _products(asked[first : first + even(rows)], keys)
                     scores[:, behind - place :] = float("-inf")
                     if missing is not None:
                         scores.index_fill_(1, missing, float("-inf"))
                     yield order[first : first + rows], place - start, scores
-
-
-def _even(number: int) -> int:
-    """The next multiple of ``EVEN``."""
-    return -(-number // EVEN) * EVEN
 
 
 @dataclass

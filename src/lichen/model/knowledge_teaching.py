@@ -57,30 +57,31 @@ def _linked(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, links: Li
     width = layout.real.shape[1]
     linked, nothing = (places[:, 0] * width + places[:, 1] for places in (links.positions, links.nulls))
     queries, plain, null, numbers = _ask(retrieval, bank, states[torch.cat([linked, nothing])], layout, links.removed)
-    right = links.entries[links.entries >= 0]
-    candidates = torch.cat([numbers.flatten(), right]).unique()
-    answers = bank.share_key(links.entries, candidates)
-    aux = _compared(bank, layout, queries, null, candidates, answers)
-    aux["router_subject"] = _subjects_alone(bank, layout, queries[: len(linked)], plain, candidates, links.entries)
+    about = [] if links.carried_entries is None else [links.carried_entries]
+    candidates = torch.cat([numbers.flatten(), links.entries[links.entries >= 0], *about]).unique()
+    keys = _keys(bank, layout, candidates)
+    aux = _compared(keys, queries, null, bank.share_key(links.entries, candidates))
+    answers = bank.share_subject(links.entries, candidates)
+    aux["router_subject"] = _subjects_alone(keys, queries[: len(linked)], plain, answers)
     if links.carried is not None and links.carried_entries is not None and len(links.carried):
         carried = links.carried[:, 0] * width + links.carried[:, 1]
-        entries = links.carried_entries[:, None]
-        queries = retrieval.queries(states[carried])[0]
-        candidates = torch.cat([candidates, links.carried_entries]).unique()
-        aux["router_carry"] = _subjects_alone(bank, layout, queries, None, candidates, entries)
+        answers = bank.share_subject(links.carried_entries[:, None], candidates)
+        aux["router_carry"] = _subjects_alone(keys, retrieval.queries(states[carried])[0], None, answers)
     return aux
 
 
-def _subjects_alone(
-    bank: KnowledgeBank, layout: Layout, queries: Tensor, null: Tensor | None, candidates: Tensor, entries: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The loss of finding the subject by the first half of a query alone, whatever the relation: where a relation is new, that
-    half has to do without the other. With ``null`` it has to outdo the null slot as well.
-    """
+def _keys(bank: KnowledgeBank, layout: Layout, candidates: Tensor) -> Tensor:
     assert layout.embedding is not None
+    return bank.encode(candidates, layout.embedding.detach())
+
+
+def _subjects_alone(keys: Tensor, queries: Tensor, null: Tensor | None, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss of finding the subject by the first half of a query alone, whatever the relation: where a relation is new, that
+    half has to do without the other. ``answers [M, C]``: which of the ``keys [C, d]`` are about it. With ``null`` it has to outdo
+    the null slot as well.
+    """
     half = queries.shape[1] // 2
-    scores = queries[:, :half] @ bank.encode(candidates, layout.embedding.detach())[:, :half].T
-    answers = bank.share_subject(entries, candidates)
+    scores = _scores(queries[:, :half], keys[:, :half])
     right = scores.masked_fill(~answers, float("-inf")).logsumexp(dim=1)
     if null is not None:
         scores = torch.cat([scores, null[: len(scores), None]], dim=1)
@@ -97,7 +98,8 @@ def _self_supervised(retrieval: Retrieval, bank: KnowledgeBank, states: Tensor, 
     order = (~holds.any(dim=1)).long().argsort(stable=True)  # those with an answer first, as with links
     entries = torch.where(holds, numbers, -1)[order][: int(holds.any(dim=1).sum())]
     candidates = numbers.unique()
-    return _compared(bank, layout, queries[order], null[order], candidates, bank.share_key(entries, candidates))
+    keys = _keys(bank, layout, candidates)
+    return _compared(keys, queries[order], null[order], bank.share_key(entries, candidates))
 
 
 def _ask(
@@ -111,16 +113,19 @@ def _ask(
     return queries, plain, null, bank.search(queries, index, retrieval.section.top_k, removed)[1]
 
 
-def _compared(
-    bank: KnowledgeBank, layout: Layout, queries: Tensor, null: Tensor, candidates: Tensor, answers: Tensor
-) -> Aux:
-    """The first queries have an entry for an answer, as ``answers [M, C]`` of ``candidates [C]`` says; the others, nothing."""
-    assert layout.embedding is not None
-    scores = queries @ bank.encode(candidates, layout.embedding.detach()).T
+def _scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """Products in full precision: they are few, and the loss is made of their differences."""
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries @ keys.T
+
+
+def _compared(keys: Tensor, queries: Tensor, null: Tensor, answers: Tensor) -> Aux:
+    """The first queries have an entry for an answer, as ``answers [M, C]`` of the ``keys [C, d]`` says; the others, nothing."""
+    scores = _scores(queries, keys)
     whole = torch.cat([scores, null[:, None]], dim=1).logsumexp(dim=1)
     taught = len(answers)
     right = scores[:taught].masked_fill(~answers, float("-inf")).logsumexp(dim=1)
-    best, ahead = scores.detach().max(dim=1) if len(candidates) else (null.detach() - 1, null.long())
+    best, ahead = scores.detach().max(dim=1) if len(keys) else (null.detach() - 1, null.long())
     reads = best > null.detach()
     hits = answers.gather(1, ahead[:taught, None])[:, 0] & reads[:taught]
     count, null_count = (torch.tensor(float(n), device=queries.device) for n in (taught, len(queries) - taught))

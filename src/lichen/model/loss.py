@@ -24,6 +24,8 @@ LOGITS_KEPT = 1 << 26
 """Up to this many logits are kept from the forward to the backward pass."""
 LOGITS_PER_CHUNK = 1 << 25
 """How many logits exist at once where they are not kept."""
+WIDE_ON_A_CPU = 1 << 19
+"""How many logits a CPU widens to float32 at once: so many stay in its cache, and in memory that is used over and over."""
 
 
 def linear_cross_entropy(
@@ -66,7 +68,9 @@ def _nll(logits: Tensor, targets: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # one fused pass that writes nothing of that size
         chosen = logits.gather(1, targets[:, None])[:, 0].to(wide)
         return torch.logsumexp(logits.to(wide), dim=-1) - chosen
-    return -torch.log_softmax(logits, dim=-1, dtype=wide).gather(1, targets[:, None])[:, 0]
+    rows = max(1, WIDE_ON_A_CPU // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(targets))
+    parts = zip(logits.split(rows), targets.split(rows), strict=True)
+    return torch.cat([-part.log_softmax(-1, dtype=wide).gather(1, wanted[:, None])[:, 0] for part, wanted in parts])
 
 
 def _logit_gradient(logits: Tensor, nll: Tensor, targets: Tensor) -> Tensor:
@@ -79,7 +83,10 @@ def _logit_gradient(logits: Tensor, nll: Tensor, targets: Tensor) -> Tensor:
         hit = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
         return ((wide - normaliser[:, None]).exp() - hit.to(wide.dtype)).to(logits.dtype)
     # At the target p - 1 would cancel in 16 bit: expm1 of the wide loss does not.
-    return logits.softmax(-1).scatter_(1, targets[:, None], torch.expm1(-nll).to(logits.dtype)[:, None])
+    gradient = logits.softmax(-1)
+    rows = torch.arange(len(targets), device=targets.device)
+    gradient[rows, targets] = torch.expm1(-nll).to(logits.dtype)  # scatter_ would copy the whole twice on a CPU
+    return gradient
 
 
 class _KeptLogits(torch.autograd.Function):
