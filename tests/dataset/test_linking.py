@@ -128,3 +128,9 @@ def test_checksums_differ_with_any_token_and_not_with_the_padding() -> None:
     sums = checksums(rows)
     assert len(set(sums[:6].tolist())) == 6 and sums[0] == sums[6] and (sums > 0).all()
     assert checksums(np.pad(rows, ((0, 0), (0, 5)), constant_values=-1)).tolist() == sums.tolist()
+
+
+def test_a_link_ends_within_its_text() -> None:
+    """Although a longer name begins with the text's last word."""
+    text = "New York City lies in New York"
+    assert [link.stop for link in LINKER.find(text)] == [len(text)]

@@ -160,7 +160,7 @@ class Linker:
             place = word.start()
             for before, length in shapes:
                 start = place - before
-                if start < behind:
+                if start < behind or start + length > len(text):
                     continue
                 number = number_of(text[start : start + length])
                 if number is not None and not _WITHIN_A_WORD.match(text, start + length - 1):
