@@ -45,10 +45,10 @@ def rows(arrays: BankArrays, with_groups: bool = False) -> dict[str, list[Any]]:
 def test_entries_are_the_texts_tokens(arrays: BankArrays, tokenizer: Tokenizer) -> None:
     assert (arrays.entries.dtype, arrays.entries.shape, arrays.lengths.dtype) == (np.int32, (7, 16), np.uint8)
     for number, fact in enumerate(FACTS):
-        tokens, length = tokenizer.encode(fact.text), int(arrays.lengths[number])
+        tokens, length = [*tokenizer.encode(fact.text), tokenizer.end_of_text_id], int(arrays.lengths[number])
         assert arrays.entries[number, :length].tolist() == tokens[:16] and length == min(len(tokens), 16)
         assert not arrays.entries[number, length:].any()
-        assert arrays.cut_entries[number] == (len(tokens) > 16)
+        assert arrays.cut_entries[number] == (len(tokens) > 17)
     assert arrays.truncated_entries == int(arrays.cut_entries.sum()) >= 2
 
 

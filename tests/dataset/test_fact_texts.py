@@ -136,6 +136,23 @@ def test_some_sentences_are_documents_of_their_own(tmp_path: Path) -> None:
     assert abs(counts["general_share"] - 0.5) < 0.02
 
 
+def test_loose_sentences_say_the_same_in_other_words(tmp_path: Path) -> None:
+    general = [" ".join(f"word{letter}{other}" for letter in "abcdefghij" for other in "abcdefghijklmno") + "."]
+    config = {"kind": "trex", "repeats": 4, "facts_per_document": 1}
+    texts = {}
+    for loose in (0.0, 0.5):
+        folder = tmp_path / str(loose)
+        write_fact_texts(folder, FACTS, RELATIONS, general, FactTextsConfig(**config, loose=loose))
+        lines = (folder / "texts.jsonl").read_text().splitlines()
+        texts[loose] = [json.loads(line) for line in lines]
+    facts = {fact.id: fact for fact in FACTS}
+    assert all(facts[d["facts"][0]].subject in d["text"] and facts[d["facts"][0]].object in d["text"] for d in texts[0.5])
+    pairs = zip(texts[0.0], texts[0.5], strict=True)
+    changed = [after["text"] for before, after in pairs if after["text"] != before["text"]]
+    assert 0.25 < len(changed) / len(texts[0.5]) < 0.5  # some changes leave a sentence as it was
+    assert any("word" in text for text in changed) and not any("LAST" in text for text in changed)
+
+
 def test_labels_are_said_by_the_text_and_not_by_the_questions(tmp_path: Path) -> None:
     _, documents = written(tmp_path / "plain")
     _, more = written(tmp_path / "more", label_sentences=10, repeats=4)

@@ -55,4 +55,5 @@ def test_invented_facts_have_real_subjects_and_objects():
     found = companions(split, {"birth": relation}, 1.0, 2, 0, invented=made)
     told = {fact.subject for fact in split.told}
     assert found
-    assert all(fact.relation in made and fact.subject in told and fact.object.startswith("Town") for fact in found)
+    assert all(fact.relation in made and fact.subject in told and fact.object != fact.subject for fact in found)
+    assert {fact.object.split()[0] for fact in found} == {"Town", "Person"}

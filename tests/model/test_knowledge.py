@@ -183,15 +183,36 @@ def test_what_is_read_on_is_the_object_and_not_its_label(memory):
     entries = Entries.of([entry], [[10, 50, 51]], [1])
     entries.object_start, entries.object_stop = torch.tensor([4]), torch.tensor([6])
     bank.set_entries(entries)
-    unlike = torch.ones(1, 1)
-    while len(unlike) < 32:  # Hadamard's: orthogonal in every head
-        unlike = torch.cat([unlike.repeat(1, 2), torch.cat([unlike, -unlike], dim=1)])
-    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), unlike[:6])
+    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), _unlike(32)[:6])
     found = Found(torch.arange(2), torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), 9.0), torch.zeros(2))
     with torch.no_grad():
         layer.reader.gate.values.fill_(1.0)
         read = layer.reader(words[[51, 30]], found, bank, words, None)
     assert (read @ words.T).argmax(dim=1).tolist() == [30, 31]
+
+
+def test_behind_the_object_its_end_is_read_and_not_its_beginning_again(memory):
+    """A fresh reader that has said the last token of an object hands on the end, or it would say it for ever."""
+    model = memory.model(heads=1).eval()
+    layer, bank = model.model.layers[-1].mlp, memory.bank_of(model)
+    entry = [10, 50, 52, 30, 31, 1]  # subject, label, its end, two tokens of an object, the end of the text
+    entries = Entries.of([entry], [[10, 50]], [1])
+    entries.object_start, entries.object_stop = torch.tensor([3]), torch.tensor([5])
+    bank.set_entries(entries)
+    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), _unlike(32)[:6])
+    found = Found(torch.arange(3), torch.zeros(3, 1, dtype=torch.long), torch.full((3, 1), 9.0), torch.zeros(3))
+    with torch.no_grad():
+        layer.reader.gate.values.fill_(1.0)
+        read = layer.reader(words[[52, 30, 31]], found, bank, words, None)
+    assert (read @ words.T).argmax(dim=1).tolist() == [30, 31, 1]
+
+
+def _unlike(size: int) -> torch.Tensor:
+    """Hadamard's rows: orthogonal in every head."""
+    rows = torch.ones(1, 1)
+    while len(rows) < size:
+        rows = torch.cat([rows.repeat(1, 2), torch.cat([rows, -rows], dim=1)])
+    return rows
 
 
 def test_what_is_left_out_as_negligible_would_not_have_mattered(memory):

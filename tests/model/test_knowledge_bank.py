@@ -7,7 +7,7 @@ import torch
 
 from lichen.config.errors import ConfigError
 from lichen.config.feed_forward import KnowledgeConfig
-from lichen.model.knowledge_bank import Entries, KnowledgeBank
+from lichen.model.knowledge_bank import PRECEDENCE, Entries, KnowledgeBank
 from lichen.model.language_model import initialise
 
 TABLE = torch.randn(60, 32, generator=torch.Generator().manual_seed(3))
@@ -35,6 +35,27 @@ def test_a_key_is_of_the_text_alone_and_padding_does_not_enter(memory):
     )
     made.set_entries(padded)
     torch.testing.assert_close(made.encode_all(TABLE), keys)
+
+
+def test_of_entries_with_one_key_the_first_is_ahead_outside_of_training(memory):
+    """A mixture of two capitals is neither: where nothing tells entries apart one of them is read."""
+    model = memory.reading()
+    made, retrieval = memory.bank_of(model), model.model.layers[-1].mlp.retrieval
+    entries, order = entries_of(made), torch.tensor([0, 1, 2, 3, 2, 5, 2, 7, 8])
+    names = ("keys", "subject_lengths", "key_lengths")
+    same = {name: getattr(entries, name)[order] for name in names}
+    groups = {name: getattr(entries, name)[order].unique(return_inverse=True)[1] for name in ("subjects", "relations")}
+    made.set_entries(dataclasses.replace(entries, **same, **groups))
+    assert made.precedence(torch.tensor([[4, 2, 3], [6, 4, 2]])).tolist() == [[3, 0, 0], [6, 3, 0]]
+    found = []
+    hook = retrieval.register_forward_hook(lambda module, given, output: found.append(output))
+    with hook, torch.no_grad():
+        for training in (False, True):
+            model.train(training)(memory.batch(rows=2))
+    for reads, gap in zip(found, (PRECEDENCE, 0.0), strict=True):
+        rows = [dict(zip(*row, strict=True)) for row in zip(reads.numbers.tolist(), reads.scores.tolist(), strict=True)]
+        gaps = [row[2] - row[4] for row in rows if 2 in row and 4 in row]
+        assert gaps and gaps == pytest.approx([gap] * len(gaps), abs=1e-4)
 
 
 def test_changing_one_entry_changes_one_key(memory):

@@ -89,6 +89,9 @@ class FactTextsConfig(Config):
     """Share of the sentences that are a document of their own, as most prompts are: before the others stands other text."""
     label_sentences: int = Field(default=0, ge=0, le=50)
     """More sentences for every real relation, which say its label in the manner of other relations' sentences."""
+    loose: float = Field(default=0.0, ge=0, le=1)
+    """Share of the sentences in which a word before the object is another one, missing or one more, as in sentences that nobody
+    foresaw; needs general text, whose words are used."""
     seed: int = Field(default=0, ge=0)
     """Seed of patterns, order, places and inventions; which facts are told, kept in the bank only or added is not drawn."""
 

@@ -1,6 +1,7 @@
 """A bank in tokens: what a model reads and searches, as arrays with one row per entry.
 
-    entries [N, L]   the text's tokens, cut to L, then zeros; ``lengths`` says how many, so that padding never counts
+    entries [N, L]   the text's tokens and an end of text, cut to L, then zeros; ``lengths`` says how many, so that padding never
+                     counts. Who reads on to the end knows that the object is said, and does not begin anew
     keys [N, K]      the subject's tokens as within a sentence, then the relation label's; ``subject_lengths``, ``key_lengths``
     object_start, object_stop [N]   where the object's own tokens lie in the entry; 0, 0 where they are not to be had
     subject_ids, relation_ids, pair_ids [N]   equal numbers for equal (casefolded) subject, relation, both
@@ -43,7 +44,7 @@ from lichen.dataset.tokenizer import Tokenizer
 
 _log = logging.getLogger("lichen.knowledge")
 CHUNK = 1 << 15  # facts tokenised at once
-FORMAT = 2  # of the file; what an earlier one says is made anew
+FORMAT = 3  # of the file; what an earlier one says is made anew
 STORED = (
     *("entries", "lengths", "object_start", "object_stop"),
     *("keys", "subject_lengths", "key_lengths", "cut_entries", "cut_keys"),
@@ -214,14 +215,14 @@ def _tokenised(facts: Sequence[Fact], tokenizer: Tokenizer, length: int, key_len
 
 def _texts(facts: Sequence[Fact], tokenizer: Tokenizer, length: int) -> dict[str, np.ndarray]:
     rows, start, stop = _with_spans(facts, tokenizer.encode_arrays([fact.text for fact in facts]), tokenizer)
-    entries, lengths = padded(rows, length)
+    entries, lengths = padded([np.append(row, tokenizer.end_of_text_id) for row in rows], length)
     there = stop <= length
     return {
         "entries": entries,
         "lengths": np.minimum(lengths, length).astype(np.uint8),
         "object_start": np.where(there, start, 0).astype(np.uint8),
         "object_stop": np.where(there, stop, 0).astype(np.uint8),
-        "cut_entries": lengths > length,
+        "cut_entries": lengths - 1 > length,
     }
 
 

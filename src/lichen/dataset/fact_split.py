@@ -41,6 +41,8 @@ KINDS = (
     ("P407", "P449", "P495"),  # works
 )
 """Relations that are about one kind of subject."""
+TRIES = 20
+"""Objects that are drawn for an invented fact until one fits."""
 LEAST_COMMON = 2
 """Relations in no table suit each other if so many subjects have both, and more than chance would have it."""
 
@@ -125,8 +127,8 @@ def companions(
     """Invented facts about a ``share`` of the subjects told: ``most`` relations each that suit and are not the subject's own.
 
     With ``invented`` relations one of them takes the place of a real one in half of the cases, or where none suits; its objects
-    are those of any relation. Subjects in ``avoided`` get none. What is invented contradicts no other fact: neither an added one
-    nor an unseen one.
+    are any names, those of subjects too, which have more tokens than most objects. Subjects in ``avoided`` get none. What is
+    invented contradicts no other fact: neither an added one nor an unseen one.
     """
     objects: dict[str, set[str]] = defaultdict(set)
     own: dict[str, set[str]] = defaultdict(set)
@@ -140,7 +142,7 @@ def companions(
     known = {(fact.subject, fact.object) for fact in (*split.bank, *split.added, *split.unseen_relations)}
     avoided = set(avoided)
     sorted_objects = {label: sorted(found) for label, found in objects.items()}
-    any_object = sorted(set().union(*objects.values()))
+    any_name = sorted({*own, *(name for found in objects.values() for name in found)})
     others = list(invented or {})
     stream = Stream(seed, "companions")
     found: list[Fact] = []
@@ -158,9 +160,11 @@ def companions(
                 others[m] if not label or draw.random() < 0.5 else label for label, m in zip(chosen, made, strict=True)
             ]
         for label in dict.fromkeys(chosen):
-            options = [object for object in sorted_objects.get(label, any_object) if (subject, object) not in known]
-            if options:
-                found.append(_invented(subject, label, options[int(draw.integers(len(options)))]))
+            names = sorted_objects.get(label, any_name)
+            drawn = [names[place] for place in draw.integers(len(names), size=TRIES).tolist()]
+            fitting = [name for name in drawn if name != subject and (subject, name) not in known]
+            if fitting:
+                found.append(_invented(subject, label, fitting[0]))
     return found
 
 

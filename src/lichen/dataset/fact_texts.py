@@ -23,6 +23,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from lichen.core.streams import Stream
 from lichen.dataset.bank import line_of, write_bank
 from lichen.dataset.fact_split import FactSplit, companions, split_facts, told_patterns
 from lichen.dataset.facts import Fact, in_running_text, is_cjk
-from lichen.dataset.invented_relations import frequent_words, invented_relations, with_label_sentences
+from lichen.dataset.invented_relations import Words, frequent_words, invented_relations, with_label_sentences
+from lichen.dataset.loose_wordings import loosened
 from lichen.dataset.quoting import Quoter, quoted
 from lichen.dataset.relations import Relation, render
 
@@ -46,14 +48,14 @@ _STOPS = (".", "!", "?", "。", "！", "？")
 # --- Sentences ---
 
 
-def tell(fact: Fact, relation: Relation, choice: float) -> str:
-    """A sentence that says ``fact``, by one of the patterns that text may use; ``choice`` in [0, 1).
+def tell(fact: Fact, relation: Relation, choice: float, change: Callable[[str], str] = str) -> str:
+    """A sentence that says ``fact``, by one of the patterns that text may use, as ``change`` makes it; ``choice`` in [0, 1).
 
     >>> from lichen.dataset.facts import made_fact
     >>> tell(made_fact("Ada", "job", "actor"), Relation("", "job", ("[X] is a [Y]", "[X] is an [Y]", "last [X] [Y]")), 0.1)
     'Ada is an actor.'
     """
-    sentence = render(_pattern(fact, relation, choice), fact.subject, fact.object)
+    sentence = render(change(_pattern(fact, relation, choice)), fact.subject, fact.object)
     if sentence.endswith(_STOPS):
         return sentence
     return sentence.rstrip(" ,;:，；：") + ("。" if is_cjk(sentence[-1]) else ".")
@@ -169,7 +171,7 @@ def write_fact_texts(
     invented = companions(split, relations, share, most, config.seed, subjects, made) if share else []
     split = replace(split, told=(*split.told, *invented))
     spoken = with_label_sentences(relations, words, config.label_sentences, config.seed, real)
-    teller = _Teller(split, {**spoken, **made}, config, measure)
+    teller = _Teller(split, {**spoken, **made}, config, measure, words)
     relations = {**relations, **made}
     documents = list(
         teller.documents([group for text in general for group in passages(text, config.passage_characters)])
@@ -220,8 +222,10 @@ class _Teller:
         relations: Mapping[str, Relation],
         config: FactTextsConfig,
         measure: Callable[[str], int],
+        words: Words,
     ):
         self.config = config
+        self.words = words
         self.relations = relations
         self.measure = measure
         self.told_size = 0
@@ -267,7 +271,8 @@ class _Teller:
             choices = draw.random(len(self.facts))
             for number in draw.permutation(len(self.facts)).tolist():
                 fact = self.facts[number]
-                sentence = tell(fact, self.relations[fact.relation], float(choices[number]))
+                change = partial(self._changed, turn, number)
+                sentence = tell(fact, self.relations[fact.relation], float(choices[number]), change)
                 entries = self._entries(fact, float(choices[number]), turn, number)
                 text = quoted(entries, sentence)
                 size = self.measure(in_running_text(text))
@@ -275,6 +280,11 @@ class _Teller:
                 self.quoted_size += size - self.measure(in_running_text(sentence)) if entries else 0
                 found.append((fact.id, text))
         return found
+
+    def _changed(self, turn: int, number: int, pattern: str) -> str:
+        """The pattern of a mention, now and then a little changed."""
+        draw = Stream(self.config.seed, "loose sentences").numpy(turn, number)
+        return loosened(pattern, self.words, draw) if draw.random() < self.config.loose else pattern
 
     def _entries(self, fact: Fact, choice: float, *mention: int) -> list[Fact]:
         """What is quoted before a sentence. Its object is no part of the search: it would find whoever shares it."""

@@ -6,8 +6,8 @@ and most often shares words with the relation's label. So sentences of relations
 
 The ways to go on are the sentences of the real relations without their content words ("[X] maintains diplomatic relations with
 [Y]." gives "[X] {} with [Y]."), and some beside them. Labels have one to three words; a sentence has all of them or all but one,
-among words of its own. One relation in five shares no word with its sentences, as "place of birth" shares none with "was born
-in": there the subject has to do.
+among words of its own, before the object or behind it. One relation in three shares no word with its sentences, as "place of
+birth" shares none with "was born in": there the subject has to do, as it has where the object comes first.
 
 >>> words = Words(common=frozenset(["with", "the"]), others=("stone", "river", "song", "lamp"))
 >>> skeletons(["[X] maintains diplomatic relations with [Y].", "[X] is a [Y]."], words.common)
@@ -45,10 +45,15 @@ TEMPLATES = (
     "[X] is {} by [Y].",
     "[X], {} [Y].",
     "[X] {} [Y].",
+    "[X] is a [Y] {}.",
+    "[X] is the [Y] {}.",
+    "[X], a [Y] {}, is there.",
+    "[X] is in [Y] {}.",
+    "[X] was with [Y] {}.",
 )
 PATTERNS = 5
 """Of each relation; the last is never told."""
-UNLIKE = 0.2
+UNLIKE = 0.35
 """Share of the relations whose sentences have none of the label's words."""
 SHORT = 2
 """Words of so many letters join others rather than mean something of their own."""

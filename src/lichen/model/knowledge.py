@@ -68,6 +68,9 @@ WIDTHS = 8
 AROUND = -8.0
 """How much tokens around an object are behind its own at first, which is what a token equal to the present one is ahead by: after
 "is part of" the label "part of" would otherwise be read on, and not the object."""
+PLACES = (AROUND, 2.0, 1.0, -2.0, AROUND)
+"""What a token's score begins with before the object, as its first, as one of its others, right behind it, and further on. What
+follows the object is looked at where the object's last token was said, which is ahead by as much as ``AROUND`` is behind."""
 
 
 @dataclass
@@ -166,7 +169,8 @@ class Retrieval(nn.Module):
         _, numbers = bank.search(queries, index, self.section.top_k, None if links is None else links.removed)
         chosen, place = numbers.unique(return_inverse=True)
         keys = bank.encode(chosen, layout.embedding.detach())
-        found = Found(where, numbers, (queries[:, None] * keys[place]).sum(-1), null)
+        scores = (queries[:, None] * keys[place]).sum(-1)
+        found = Found(where, numbers, scores if self.training else scores - bank.precedence(numbers), null)
         if self.is_labelled:
             return found.at(self._kept(found.scores.logsumexp(dim=1) > null - NEGLIGIBLE))
         return _hardened(found) if self.section.router == "hard" and self.training else found
@@ -201,7 +205,7 @@ class Reader(nn.Module):
         self.query = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
         self.key = nn.Parameter(torch.empty(2 * heads, self.head_dim, hidden_size))
         self.value = nn.Parameter(torch.empty(heads, self.head_dim, hidden_size))
-        self.place = nn.Parameter(torch.empty(heads, 4))
+        self.place = nn.Parameter(torch.empty(heads, len(PLACES)))
         self.output = nn.Linear(hidden_size, hidden_size, bias=False)
         self.gate = Factors(0.0)
 
@@ -211,7 +215,7 @@ class Reader(nn.Module):
         """
         identity = torch.eye(self.heads * self.head_dim)
         if name == "place":
-            parameter.copy_(torch.tensor([AROUND, 2.0, 1.0, AROUND]).expand_as(parameter))
+            parameter.copy_(torch.tensor(PLACES).expand_as(parameter))
         elif name == "query.weight":  # the first half asks for the token itself, the second for the one before it
             parameter.copy_(torch.cat([torch.zeros_like(identity), identity]))
         else:
@@ -264,7 +268,8 @@ class Reader(nn.Module):
         scores = torch.einsum("nhe,nkle->nhkl", asked, texts).float() * self.head_dim**-0.5
         own, before = scores.chunk(2, dim=1)
         step = torch.arange(tokens.shape[-1], device=tokens.device)
-        part = (step >= start[..., None]).long() + (step > start[..., None]).long() + (step >= stop[..., None]).long()
+        borders = (step >= start[..., None], step > start[..., None], step >= stop[..., None], step > stop[..., None])
+        part = torch.stack(borders).long().sum(dim=0)
         own = own + F.pad(before[..., :-1], (1, 0)) + self.place.float()[:, part].transpose(0, 1)
         own = own.masked_fill((step >= lengths[..., None])[:, None], float("-inf"))
         texts, own = bank.with_notes(texts, own, asked, numbers)

@@ -37,6 +37,8 @@ KEY_LENGTH = 16
 """Tokens of a key, as banks are usually tokenised."""
 MOST_RELATIONS = 4096
 """Relations that a query is compared with."""
+PRECEDENCE = 3.0
+"""Nats by which the first entry of a key is ahead of the second, outside of training: a twentieth of its weight is left."""
 EXACT_LIMIT = 65536
 """Up to this many entries comparing with every key is the fastest way too."""
 
@@ -325,6 +327,16 @@ class KnowledgeBank(nn.Module):
         entries, known = self._present(), numbers.clamp(min=0)
         same = [part[known][:, :, None] == part[candidates] for part in (entries.subjects, entries.relations)]
         return (same[0] & same[1] & (numbers >= 0)[:, :, None]).any(dim=1)
+
+    def precedence(self, numbers: Tensor) -> Tensor:
+        """``[n, k]``: what the score of each entry of ``numbers [n, k]`` loses to those before it in the bank that have its key.
+
+        Nothing tells them apart, and what a head makes of several objects alike is none of them.
+        """
+        entries = self._present()
+        first = numbers[:, :, None] > numbers[:, None]
+        same = [part[numbers][:, :, None] == part[numbers][:, None] for part in (entries.subjects, entries.relations)]
+        return PRECEDENCE * (first & same[0] & same[1]).sum(dim=2)
 
     def _present(self) -> Entries:
         assert self.entries is not None, "the bank has no content yet"
