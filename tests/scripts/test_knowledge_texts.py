@@ -1,6 +1,7 @@
 """``lichen knowledge texts`` writes text that prepare takes, linked with the bank beside it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +52,13 @@ def test_what_is_added_later_is_not_contradicted(bank, general, tmp_path, capsys
     words = ["texts", str(bank), "--general", str(general), "--output", str(tmp_path / "texts"), "--json"]
     assert knowledge.run([*words, "--reserved", str(reserved)]) == 0
     assert json.loads(capsys.readouterr().out)["set_aside"] == 1
+
+
+def test_the_recipe_holds_and_flags_come_after_it(bank, general, tmp_path, capsys):
+    recipe = Path(__file__).parents[2] / "recipes" / "knowledge" / "texts.yaml"
+    words = ["texts", str(bank), str(recipe), "--general", str(general), "--output", str(tmp_path / "texts"), "--json"]
+    assert knowledge.run([*words, "--texts.repeats", "1", "--texts.invented_relations", "20"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert counts["sentences_that_tell"] <= counts["told"] and counts["invented"] > 50
+    with pytest.raises(UsageError, match=r"nothing\.yaml: no such recipe"):
+        knowledge.run(["texts", str(bank), "nothing.yaml", "--output", str(tmp_path / "other")])

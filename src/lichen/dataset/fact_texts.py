@@ -5,6 +5,7 @@ Which facts are told, stand in the bank only or are added later is decided by ``
     texts.jsonl                              {"text", "facts": the ids told}; what lichen prepare reads
     bank/                                    the bank for training, and for lichen prepare --knowledge.bank
     told.jsonl  bank_only.jsonl  added.jsonl  unseen_relations.jsonl          the facts of each kind
+    invented.jsonl                           those told beside them that nobody is asked for, if there are any
     counts.json
 
 Three kinds of text can be made of the same: the general text alone (``pretrain``), the facts alone (``trex``), or both
@@ -197,8 +198,10 @@ def write_fact_texts(
     counts["general_share"] = round(1 - counts["size_of_these"] / max(1, counts["size"]), 4)
     with whole_folder(folder, config.to_data()) as place:
         write_file(place / "texts.jsonl", "".join(document.to_line() for document in documents))
-        for name in ("told", "bank_only", "added", "unseen_relations"):
-            write_file(place / f"{name}.jsonl", "".join(map(line_of, getattr(split, name))))
+        files = {"told": split.told[: len(split.told) - len(invented)]} | ({"invented": invented} if invented else {})
+        files |= {name: getattr(split, name) for name in ("bank_only", "added", "unseen_relations")}
+        for name, kind in files.items():
+            write_file(place / f"{name}.jsonl", "".join(map(line_of, kind)))
         write_bank(place / "bank", split.bank, relations)
         write_file(place / "counts.json", json.dumps(counts, indent=1) + "\n")
     return counts

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COLLISIONS = "collisions.jsonl"
 _KINDS = ("told", "bank_only", "added", "unseen_relations")
+_INVENTED = "invented"
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,14 @@ def read_material(folder: Path, collisions: Path | None = None, limit: int | Non
 def _read_texts_folder(folder: Path) -> tuple[FactSplit, dict[str, Relation]]:
     bank = Bank.open(folder / "bank")
     kinds = {}
-    for name in _KINDS:
+    for name in (*_KINDS, *([_INVENTED] if (folder / f"{_INVENTED}.jsonl").is_file() else [])):
         path = folder / f"{name}.jsonl"
         try:
             kinds[name] = tuple(read_facts(path.read_bytes(), path))
         except OSError as error:
             raise LichenError(f"{path}: can not be read ({error.strerror}); write the texts anew") from None
-    elsewhere = {fact.id for name in ("told", "bank_only") for fact in kinds[name]}
+    invented = kinds.pop(_INVENTED, ())
+    elsewhere = {fact.id for kind in (kinds["told"], kinds["bank_only"], invented) for fact in kind}
     untold = tuple(fact for fact in bank.facts if fact.id not in elsewhere)
     return FactSplit(**kinds, untold=untold), bank.relations
 

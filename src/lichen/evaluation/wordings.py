@@ -17,8 +17,10 @@ True
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,6 +92,9 @@ class Wordings:
     def __init__(self, relations: Mapping[str, Relation]):
         self._sentences = {label: frozenset(map(_plain, relation.patterns)) for label, relation in relations.items()}
         self._patterns = {label: relation.patterns for label, relation in relations.items()}
+        self._ordered = sorted(
+            (without_article(sentence), label) for label, found in self._sentences.items() for sentence in found
+        )
         self._found: dict[tuple[str, str], list[Wording]] = {}
         self._rivals: dict[tuple[str, str], frozenset[str]] = {}
 
@@ -116,10 +121,11 @@ class Wordings:
         """
         key = (relation, wording.pattern)
         if key not in self._rivals:
-            opening = _plain(wording.opening)
-            others = (label for label in self._sentences if label != relation)
+            opening = without_article(_plain(wording.opening))
+            like = itertools.islice(self._ordered, bisect_left(self._ordered, (opening, "")), None)
+            like = itertools.takewhile(lambda found: found[0].startswith(opening), like)
             self._rivals[key] = frozenset(
-                label for label in others if any(_opens(opening, sentence) for sentence in self._sentences[label])
+                label for sentence, label in like if label != relation and _opens(opening, sentence)
             )
         return self._rivals[key]
 

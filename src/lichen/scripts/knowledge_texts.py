@@ -1,7 +1,7 @@
-"""``lichen knowledge texts BANK --general SOURCE… --output DIR``: running text that tells facts, and the bank that goes with it.
+"""``lichen knowledge texts BANK [RECIPE.yaml …] --output DIR``: running text that tells facts, and the bank that goes with it.
 
     lichen knowledge build data/trex --output bank
-    lichen knowledge texts bank --general standard-library --output texts
+    lichen knowledge texts bank recipes/knowledge/texts.yaml --output texts
     lichen prepare texts/texts.jsonl --knowledge.bank texts/bank --output data
 
 >>> TextsCommand.from_data({"output": "texts"}).texts.kind
@@ -18,6 +18,7 @@ from lichen.config.base import Config, load
 from lichen.config.errors import UsageError
 from lichen.config.prepare import FactTextsConfig
 from lichen.scripts.knowledge import say, target
+from lichen.scripts.prepare import recipe_flags, sort_words
 
 if TYPE_CHECKING:
     from lichen.dataset.facts import Fact
@@ -26,7 +27,7 @@ STANDARD_LIBRARY = "standard-library"
 
 
 class TextsCommand(Config):
-    """Text for experiments: lichen knowledge texts BANK --general SOURCE --output DIR."""
+    """Text for experiments: lichen knowledge texts BANK [RECIPE.yaml …] --general SOURCE --output DIR."""
 
     general: tuple[str, ...] = ()
     """Files, folders or globs of general text, or the word standard-library for Python's own (its held-out files left out)."""
@@ -46,9 +47,11 @@ class TextsCommand(Config):
 def texts(argv: list[str]) -> int:
     """Write the texts; 0."""
     aliases = {"out": "output", "json": "json_output"}
-    arguments = flags.parse(argv, TextsCommand, "lichen knowledge texts", aliases)
-    command = load(TextsCommand, flags=arguments.settings, environment={})
-    folder = target(arguments.positionals, "texts")
+    arguments = flags.parse(recipe_flags(argv), TextsCommand, "lichen knowledge texts", aliases)
+    words, named = sort_words(arguments.positionals)
+    recipes = flags.existing_files(map(str, named), "recipe")
+    command = load(TextsCommand, recipes, flags=arguments.settings, environment={})
+    folder = target(words, "texts", "[RECIPE.yaml]")
 
     from lichen.dataset.bank import Bank
     from lichen.dataset.fact_texts import write_fact_texts
