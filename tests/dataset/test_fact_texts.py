@@ -146,7 +146,9 @@ def test_loose_sentences_say_the_same_in_other_words(tmp_path: Path) -> None:
         lines = (folder / "texts.jsonl").read_text().splitlines()
         texts[loose] = [json.loads(line) for line in lines]
     facts = {fact.id: fact for fact in FACTS}
-    assert all(facts[d["facts"][0]].subject in d["text"] and facts[d["facts"][0]].object in d["text"] for d in texts[0.5])
+    assert all(
+        facts[d["facts"][0]].subject in d["text"] and facts[d["facts"][0]].object in d["text"] for d in texts[0.5]
+    )
     pairs = zip(texts[0.0], texts[0.5], strict=True)
     changed = [after["text"] for before, after in pairs if after["text"] != before["text"]]
     assert 0.25 < len(changed) / len(texts[0.5]) < 0.5  # some changes leave a sentence as it was

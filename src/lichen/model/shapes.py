@@ -1,16 +1,16 @@
 """Few shapes where counts change with every batch.
 
-A matrix product in 16 bit is prepared anew for every shape that it has not met: about a millisecond of a CPU's time and a megabyte
-that stays. What is counted per batch (positions that read, queries that are taught) is therefore brought to a few sizes with rows
-of zeros, which are cut off again.
+A matrix product in 16 bit is prepared anew for every shape that it has not met: about a millisecond of a CPU's time and a
+megabyte that stays. What is counted per batch (positions that read, queries that are taught) is therefore brought to a few sizes
+with rows of zeros, which are cut off again.
 
+>>> import torch
 >>> [even(number) for number in (0, 1, 64, 65)], [len(padded(torch.ones(number, 2))) for number in (0, 1, 3, 65)]
 ([0, 64, 64, 128], [0, 1, 4, 128])
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
