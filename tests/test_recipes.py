@@ -9,6 +9,7 @@ from lichen.config import base
 from lichen.config.comparison import ComparisonConfig
 from lichen.config.prepare import TokenizerConfig
 from lichen.model.size import count
+from lichen.scripts.knowledge_texts import TextsCommand
 from lichen.scripts.prepare import PrepareRecipe
 from lichen.scripts.train import TrainRecipe
 
@@ -31,7 +32,7 @@ def is_preparation(path):
 def verb_settings(path):
     if is_preparation(path):
         return PrepareRecipe
-    return ComparisonConfig if path.stem == "compare" else TrainRecipe
+    return {"compare": ComparisonConfig, "texts": TextsCommand}.get(path.stem, TrainRecipe)
 
 
 def test_there_are_recipes():
@@ -40,7 +41,8 @@ def test_there_are_recipes():
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
 def test_it_is_valid_alone(path):
-    base.load(verb_settings(path), [path], environment={})
+    flags = {"output": "texts"} if path.stem == "texts" else {}
+    base.load(verb_settings(path), [path], environment={}, flags=flags)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=names(RECIPES))
