@@ -7,6 +7,7 @@ import torch
 
 from lichen.config.errors import LichenError
 from lichen.core.batch import Batch
+from lichen.model import knowledge
 from lichen.model.cache import Cache
 from lichen.model.knowledge import Found
 from lichen.model.knowledge_bank import Entries
@@ -291,3 +292,14 @@ def test_layers_share_one_bank_and_it_is_refreshed_once(memory):
     two.after_step({})
     assert bank.training_state()["updates"].tolist()[0] == 1
     assert len([name for name in two.state_dict() if "subject_proj" in name]) == 1
+
+
+def test_texts_looked_at_in_parts_give_the_same_and_the_same_gradients(memory, monkeypatch):
+    batch, found = memory.batch(rows=4), []
+    for at_once in (1 << 21, 1):
+        monkeypatch.setattr(knowledge, "LOOKED_AT_ONCE", at_once)
+        model = memory.reading().train()
+        loss = loss_of(model, batch)
+        loss.backward()
+        found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
+    torch.testing.assert_close(found[0], found[1])

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lichen.model import loss
 from lichen.model.loss import linear_cross_entropy
 
 
@@ -58,3 +59,11 @@ def test_extreme_logits_stay_finite() -> None:
     nll = linear_cross_entropy(hidden, weight, torch.tensor([0, 0]), chunk=1)
     nll.sum().backward()
     assert nll.tolist() == [0.0, 180000.0] and hidden.grad.isfinite().all()
+
+
+def test_logits_widened_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, targets = inputs(torch.float32)
+    at_once = linear_cross_entropy(hidden, weight, targets)
+    monkeypatch.setattr(loss, "WIDE_ON_A_CPU", 3 * len(weight))
+    in_parts = linear_cross_entropy(hidden, weight, targets)
+    assert torch.equal(in_parts, at_once)
