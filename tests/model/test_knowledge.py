@@ -296,10 +296,12 @@ def test_layers_share_one_bank_and_it_is_refreshed_once(memory):
 
 def test_texts_looked_at_in_parts_give_the_same_and_the_same_gradients(memory, monkeypatch):
     batch, found = memory.batch(rows=4), []
-    for at_once in (1 << 21, 1):
+    for at_once, kept in ((1 << 21, 1 << 26), (1, 1 << 26), (1, 0)):
         monkeypatch.setattr(knowledge, "LOOKED_AT_ONCE", at_once)
+        monkeypatch.setattr(knowledge, "KEPT", kept)
         model = memory.reading().train()
         loss = loss_of(model, batch)
         loss.backward()
         found.append((loss, {name: p.grad for name, p in model.named_parameters()}))
-    torch.testing.assert_close(found[0], found[1])
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])

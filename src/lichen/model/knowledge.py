@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -59,10 +59,12 @@ NEGLIGIBLE = 5.0
 SCALE = (24.0, 6.0)
 """Lengths of a query's halves in the beginning; a key's have length 1. The subject decides, and the relation among its entries:
 then a relation that was never met still leaves the right subject ahead."""
-LOOKED_AT_ONCE = 1 << 21
+LOOKED_AT_ONCE = 1 << 23
 """Numbers in the texts of entries that are looked at together on a CPU."""
 ON_A_GPU = 64
 """There so many times as many."""
+KEPT = 1 << 26
+"""Up to so many numbers the texts are kept for the backward pass; more are looked up again, which takes a third longer."""
 WIDTHS = 8
 """Texts that are looked at together are cut to a multiple of so many tokens."""
 AROUND = -8.0
@@ -227,8 +229,8 @@ class Reader(nn.Module):
     ) -> Tensor:
         """``[m, D]`` what is read at the positions of ``found``; ``states [n, D]`` of all.
 
-        Texts of entries are many times as large as what is made of them, so they are looked at part by part, and again in the
-        backward pass instead of being kept.
+        Texts of entries are many times as large as what is made of them, so they are looked at part by part, and if they are too
+        many to be kept for the backward pass, again then.
         """
         where, numbers, scores, null = map(padded, (found.where, found.numbers, found.scores, found.null))
         tokens, *places = bank.texts(numbers, links)
@@ -237,17 +239,17 @@ class Reader(nn.Module):
         asked = torch.einsum("nhd,hde->nhe", query, self.key.to(query.dtype))
         table = F.rms_norm(embedding.detach().float(), embedding.shape[1:]).to(asked.dtype)
         most = LOOKED_AT_ONCE if asked.device.type == "cpu" else ON_A_GPU * LOOKED_AT_ONCE
-        rows = 1 << max(0, (most // (numbers.shape[1] * width * table.shape[1])).bit_length() - 1)
+        size = numbers.shape[1] * width * table.shape[1]
+        rows = 1 << max(0, (most // size).bit_length() - 1)
+        look = self._mixed if len(numbers) * size <= KEPT or not torch.is_grad_enabled() else self._mixed_again
         given = (asked, scores, null, numbers, tokens[..., :width], *places)
-        mixed = [self._looked(bank, table, *part) for part in zip(*(each.split(rows) for each in given), strict=True)]
+        mixed = [look(bank, table, *part) for part in zip(*(each.split(rows) for each in given), strict=True)]
         read = self.output(torch.einsum("nhe,hde->nhd", torch.cat(mixed), self.value.to(asked.dtype)).flatten(1))
         return self.gate.values * read[: len(found.where)]
 
-    def _looked(self, bank: KnowledgeBank, table: Tensor, asked: Tensor, *found: Tensor) -> Tensor:
-        """``_mixed`` of some positions, computed again in the backward pass if there is one."""
-        if not torch.is_grad_enabled():
-            return self._mixed(bank, table, asked, *found)
-        again = checkpoint(self._mixed, bank, table, asked, *found, use_reentrant=False, preserve_rng_state=False)
+    def _mixed_again(self, *given: Any) -> Tensor:
+        """``_mixed``, computed again in the backward pass."""
+        again = checkpoint(self._mixed, *given, use_reentrant=False, preserve_rng_state=False)
         return cast(Tensor, again)
 
     def _mixed(
