@@ -181,30 +181,41 @@ def write_fact_texts(
         raise UsageError(
             f"kind {config.kind}: there is nothing to write; give general text, or facts with two patterns"
         )
-    counts = {
-        "kind": config.kind,
-        "documents": len(documents),
-        "size": sum(measure(document.text) for document in documents),
-        "sentences_that_tell": sum(len(document.facts) for document in documents),
-        "size_of_these": teller.told_size,
-        "size_of_quotations": teller.quoted_size,
-        "invented": len(invented),
-        "set_aside": len(facts) - len(kept),
-        **{
-            name: len(getattr(split, name))
-            for name in ("told", "bank_only", "added", "unseen_relations", "untold", "bank")
-        },
-    }
-    counts["general_share"] = round(1 - counts["size_of_these"] / max(1, counts["size"]), 4)
+    counts = _counts(config, split, teller, documents, len(invented), len(facts) - len(kept))
+    files = {"told": split.told[: len(split.told) - len(invented)]} | ({"invented": invented} if invented else {})
+    files |= {name: getattr(split, name) for name in ("bank_only", "added", "unseen_relations")}
     with whole_folder(folder, config.to_data()) as place:
         write_file(place / "texts.jsonl", "".join(document.to_line() for document in documents))
-        files = {"told": split.told[: len(split.told) - len(invented)]} | ({"invented": invented} if invented else {})
-        files |= {name: getattr(split, name) for name in ("bank_only", "added", "unseen_relations")}
         for name, kind in files.items():
             write_file(place / f"{name}.jsonl", "".join(map(line_of, kind)))
         write_bank(place / "bank", split.bank, relations)
         write_file(place / "counts.json", json.dumps(counts, indent=1) + "\n")
     return counts
+
+
+def _counts(
+    config: FactTextsConfig,
+    split: FactSplit,
+    teller: _Teller,
+    documents: Sequence[Document],
+    invented: int,
+    set_aside: int,
+) -> dict[str, Any]:
+    """What ``counts.json`` says."""
+    size = sum(teller.measure(document.text) for document in documents)
+    kinds = ("told", "bank_only", "added", "unseen_relations", "untold", "bank")
+    return {
+        "kind": config.kind,
+        "documents": len(documents),
+        "size": size,
+        "sentences_that_tell": sum(len(document.facts) for document in documents),
+        "size_of_these": teller.told_size,
+        "size_of_quotations": teller.quoted_size,
+        "invented": invented,
+        "set_aside": set_aside,
+        **{name: len(getattr(split, name)) for name in kinds},
+        "general_share": round(1 - teller.told_size / max(1, size), 4),
+    }
 
 
 def _tellable(relations: Mapping[str, Relation], split: FactSplit) -> list[Relation]:
