@@ -178,34 +178,29 @@ def test_a_relation_that_nobody_could_tell_is_not_held_against_an_entry(memory):
 
 def test_what_is_read_on_is_the_object_and_not_its_label(memory):
     """After "is part of" a fresh reader hands on the object, though the label "part of" has the same word."""
-    model = memory.model().eval()
-    layer, bank = model.model.layers[-1].mlp, memory.bank_of(model)
     entry = [10, 50, 51, 52, 30, 31]  # subject, two words of a label, its end, two of an object
-    entries = Entries.of([entry], [[10, 50, 51]], [1])
-    entries.object_start, entries.object_stop = torch.tensor([4]), torch.tensor([6])
-    bank.set_entries(entries)
-    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), _unlike(32)[:6])
-    found = Found(torch.arange(2), torch.zeros(2, 1, dtype=torch.long), torch.full((2, 1), 9.0), torch.zeros(2))
-    with torch.no_grad():
-        layer.reader.gate.values.fill_(1.0)
-        read = layer.reader(words[[51, 30]], found, bank, words, None)
-    assert (read @ words.T).argmax(dim=1).tolist() == [30, 31]
+    assert handed_on(memory, memory.model(), entry, (4, 6), after=[51, 30]) == [30, 31]
 
 
 def test_behind_the_object_its_end_is_read_and_not_its_beginning_again(memory):
     """A fresh reader that has said the last token of an object hands on the end, or it would say it for ever."""
-    model = memory.model(heads=1).eval()
-    layer, bank = model.model.layers[-1].mlp, memory.bank_of(model)
     entry = [10, 50, 52, 30, 31, 1]  # subject, label, its end, two tokens of an object, the end of the text
-    entries = Entries.of([entry], [[10, 50]], [1])
-    entries.object_start, entries.object_stop = torch.tensor([3]), torch.tensor([5])
+    assert handed_on(memory, memory.model(heads=1), entry, (3, 5), after=[52, 30, 31]) == [30, 31, 1]
+
+
+def handed_on(memory, model, entry: list[int], span: tuple[int, int], after: list[int]) -> list[int]:
+    """What a fresh reader, its gate open, hands on of ``entry`` with the object ``span`` after each of these tokens."""
+    layer, bank, count = model.eval().model.layers[-1].mlp, memory.bank_of(model), len(after)
+    entries = Entries.of([entry], [entry[:2]], [1])
+    entries.object_start, entries.object_stop = torch.tensor([span[0]]), torch.tensor([span[1]])
     bank.set_entries(entries)
-    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), _unlike(32)[:6])
-    found = Found(torch.arange(3), torch.zeros(3, 1, dtype=torch.long), torch.full((3, 1), 9.0), torch.zeros(3))
+    words = torch.zeros(60, 32).index_copy(0, torch.tensor(entry), _unlike(32)[: len(entry)])
+    nowhere = torch.zeros(count, 1, dtype=torch.long)
+    found = Found(torch.arange(count), nowhere, torch.full((count, 1), 9.0), torch.zeros(count))
     with torch.no_grad():
         layer.reader.gate.values.fill_(1.0)
-        read = layer.reader(words[[52, 30, 31]], found, bank, words, None)
-    assert (read @ words.T).argmax(dim=1).tolist() == [30, 31, 1]
+        read = layer.reader(words[after], found, bank, words, None)
+    return (read @ words.T).argmax(dim=1).tolist()
 
 
 def _unlike(size: int) -> torch.Tensor:
