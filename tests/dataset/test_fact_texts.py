@@ -155,6 +155,19 @@ def test_loose_sentences_say_the_same_in_other_words(tmp_path: Path) -> None:
     assert any("word" in text for text in changed) and not any("LAST" in text for text in changed)
 
 
+def test_loose_sentences_never_begin_as_the_wording_kept_for_questions(tmp_path: Path) -> None:
+    relations = {
+        "instrument": Relation("P1303", "instrument", ("[X] plays the [Y].", "[X] is  a [Y] player.")),
+        "employer": Relation("P108", "employer", ("[X] works for the [Y].", "[X] stands behind [Y].")),
+    }
+    facts = [made_fact(f"Person {n}", name, "harp", id=f"{name} {n}") for n in range(400) for name in relations]
+    config = FactTextsConfig(kind="trex", repeats=4, facts_per_document=1, loose=1.0)
+    write_fact_texts(tmp_path / "out", facts, relations, GENERAL, config)
+    texts = [json.loads(line) for line in (tmp_path / "out" / "texts.jsonl").read_text().splitlines()]
+    bare = Counter(text["facts"][0].split()[0] for text in texts if " is a harp" in text["text"])
+    assert bare["employer"] > 10 and bare["instrument"] == 0
+
+
 def test_labels_are_said_by_the_text_and_not_by_the_questions(tmp_path: Path) -> None:
     _, documents = written(tmp_path / "plain")
     _, more = written(tmp_path / "more", label_sentences=10, repeats=4)

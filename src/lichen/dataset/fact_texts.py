@@ -38,7 +38,7 @@ from lichen.dataset.bank import line_of, write_bank
 from lichen.dataset.fact_split import FactSplit, companions, split_facts, told_patterns
 from lichen.dataset.facts import Fact, in_running_text, is_cjk
 from lichen.dataset.invented_relations import Words, frequent_words, invented_relations, with_label_sentences
-from lichen.dataset.loose_wordings import loosened
+from lichen.dataset.loose_wordings import before_object, loosened
 from lichen.dataset.quoting import Quoter, quoted
 from lichen.dataset.relations import Relation, render
 
@@ -296,9 +296,13 @@ class _Teller:
         return found
 
     def _changed(self, turn: int, number: int, pattern: str) -> str:
-        """The pattern of a mention, now and then a little changed."""
+        """The pattern of a mention, now and then a little changed, but never into what shall be new to a model."""
         draw = Stream(self.config.seed, "loose sentences").numpy(turn, number)
-        return loosened(pattern, self.words, draw) if draw.random() < self.config.loose else pattern
+        if draw.random() >= self.config.loose:
+            return pattern
+        changed = loosened(pattern, self.words, draw)
+        kept = self.relations[self.facts[number].relation].patterns[-1]
+        return pattern if before_object(changed) == before_object(kept) else changed
 
     def _entries(self, fact: Fact, choice: float, *mention: int) -> list[Fact]:
         """What is quoted before a sentence. Its object is no part of the search: it would find whoever shares it."""

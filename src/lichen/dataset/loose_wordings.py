@@ -2,11 +2,12 @@
 
 A reader that meets "used to communicate in", "used to communicate in" … goes on with "to communicate" wherever it reads "used",
 whatever it has found. So a share of the sentences have another little word before the object, or one more, lack a word, or have a
-strange one in the place of their own, as sentences have that nobody foresaw. Subject and object stay where they are.
+strange one in the place of their own, as sentences have that nobody foresaw. Some are left with next to nothing between the two:
+after "Ada is a" any fact about her may come. Subject and object stay where they are.
 
 >>> words = Words(common=frozenset(), others=("stone", "river"))
->>> [loosened("[X] used to communicate in [Y].", words, np.random.default_rng(seed)) for seed in (0, 2)]
-['[X] to communicate in [Y].', '[X] stone to communicate in the [Y].']
+>>> [loosened("[X] used to communicate in [Y].", words, np.random.default_rng(seed)) for seed in (0, 2, 3)]
+['[X] stone to communicate on [Y].', '[X] used to stone for [Y] river.', '[X] is [Y].']
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lichen.dataset.invented_relations import Words
 LITTLE = ("in", "at", "on", "of", "by", "for", "to", "from", "with", "as", "is", "was", "the", "near", "into")
 """Words that join an object to what is said of it."""
 ARTICLES = ("a", "an", "the")
+BARE = ("is", "is", "is", "was", "was", "has", "had", "became", "and")
+"""What may be all that is said, but for an article."""
 LONG = 4
 """Words of so many letters mean something of their own."""
 
@@ -29,11 +32,21 @@ def loosened(pattern: str, words: Words, draw: np.random.Generator) -> str:
     if not words.others or not 0 <= subject < object - 1:
         return pattern
     before, between, after = parts[: subject + 1], parts[subject + 1 : object], parts[object:]
-    between = _joined(_strange(between, words, draw), draw)
+    between = _bare(draw) if draw.random() < 0.2 else _joined(_strange(between, words, draw), draw)
     if len(after) == 1 and draw.random() < 0.2:
         name, _, rest = after[0].partition("[Y]")
         after = [f"{name}[Y]", _any(words.others, draw) + rest]
     return " ".join([*_strange(before, words, draw), *between, *after])
+
+
+def before_object(pattern: str) -> str:
+    """What a sentence of this pattern says before its object, however it is spaced."""
+    return " ".join(pattern.partition("[Y]")[0].split())
+
+
+def _bare(draw: np.random.Generator) -> list[str]:
+    """Next to nothing."""
+    return [_any(BARE, draw), *([_any(ARTICLES, draw)] if draw.random() < 0.7 else [])]
 
 
 def _strange(parts: list[str], words: Words, draw: np.random.Generator) -> list[str]:
