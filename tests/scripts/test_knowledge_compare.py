@@ -74,7 +74,7 @@ def test_everything_once_and_then_only_what_changed(
     words = ["compare", "made", str(recipe), "--output", str(tmp_path / "out")]
     assert knowledge.run(words) == 0
     out = capsys.readouterr().out
-    assert "[7/7]  120-knowledge-s0-knowledge: " in out and "gone, about 0:00:00 left" in out
+    assert "[7/7]  120-" in out and "  120-knowledge-s0-knowledge: " in out and "gone, about 0:00:00 left" in out
     assert "120 facts told: models" in out and "tf-idf + copy" in out and "FLOPs of knowledge" in out
     data = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     arms = {arm["name"]: arm for arm in data["sizes"][0]["arms"]}

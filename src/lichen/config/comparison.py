@@ -112,6 +112,8 @@ class ComparisonConfig(Config):
     """How the learning rate goes."""
     links: LinksConfig = LinksConfig()
     """How facts are varied for arms that read them."""
+    aux_weights: dict[str, float] = {}
+    """Factors of auxiliary losses, as train.aux_weights: of experts' balance, of what teaches a memory's queries."""
     steps: int = Field(default=300, ge=1)
     """Steps of every training."""
     batch_size: int = Field(default=16, ge=1)

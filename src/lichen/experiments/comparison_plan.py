@@ -191,7 +191,10 @@ class Plan:
             "data": {"sequence_length": settings.sequence_length, "links": settings.links.to_data()},
             "optim": {**settings.optim.to_data(), "lr": rate},
             "schedule": settings.schedule.to_data(),
-            "train": {"steps": steps, "batch_size": settings.batch_size, "seed": seed},
+            "train": {
+                **{"steps": steps, "batch_size": settings.batch_size, "seed": seed},
+                "aux_weights": settings.aux_weights,
+            },
             "evaluation": {"every": steps, "max_batches": settings.validation_batches},
             "checkpoint": {"keep_last": 1},
             "log": {"every": max(1, steps // 20), "statistics_every": steps},
