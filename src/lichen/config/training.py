@@ -22,7 +22,7 @@ from pydantic import Field, field_validator, model_validator
 from lichen.config.base import Config
 
 AUX_WEIGHTS = {
-    **{"router_z": 1e-3, "router": 0.15, "router_null": 0.15, "router_subject": 0.08, "router_carry": 0.08},
+    **{"router_z": 1e-3, "router": 0.1, "router_null": 0.15, "router_subject": 0.05, "router_carry": 0.05},
     **{"router_hit": 0.0, "router_false_read": 0.0},
 }
 """Usual factors that are others: ST-MoE's z-loss; a memory's router, whose gradients are then as long as the text's in the layers
@@ -62,7 +62,7 @@ class TrainConfig(Config):
     """Seed of the initial weights and of everything random in training; the data's order has its own."""
     aux_weight: float = Field(default=0.01, ge=0)
     """Usual factor of an auxiliary loss (Switch Transformer's balance loss uses 0.01); a router's z-loss has 0.001 and the labels
-    of a memory's router have 0.15 and 0.08."""
+    of a memory's router have 0.05 to 0.15."""
     aux_weights: dict[str, float] = Field(default_factory=dict)
     """Factor per auxiliary loss, by its name, where it is not to be the usual one; 0 only shows it."""
     max_consecutive_skips: int = Field(default=10, ge=1)
