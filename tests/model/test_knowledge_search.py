@@ -57,21 +57,20 @@ def test_exact_search_compares_with_every_key_however_it_is_cut(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("lengths", [(10.0, 10.0), (16.0, 6.0)])
-@pytest.mark.parametrize(("scanned", "noise"), [(1 << 16, 0.0), (1 << 16, 0.5), (1 << 16, 1.0), (100, 0.0), (100, 0.5)])
+@pytest.mark.parametrize(("relations", "noise"), [(12, 0.0), (12, 0.5), (12, 1.0), (6, 0.0), (6, 0.5), (40, 0.5)])
 def test_cells_find_what_comparing_with_everything_finds(
-    scanned: int, noise: float, lengths: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+    relations: int, noise: float, lengths: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(knowledge_search, "SCANNED", scanned)
     monkeypatch.setattr(knowledge_search, "QUERIES_AT_ONCE", 130)
     monkeypatch.setattr(knowledge_search, "STRETCH", 128)
     monkeypatch.setattr(knowledge_search, "SCORES_AT_ONCE", 1 << 14)
-    keys = made_keys(3000, relations=12 if scanned > 100 else 6)  # those that are not gone through are of many entries
+    keys = made_keys(3000, relations)
     queries, _ = asked(keys, 200, noise, lengths)
     scores, numbers = search_cells(queries, keys, Cells.of(keys), 4)
     torch.testing.assert_close((queries[:, None] * keys[numbers]).sum(-1), scores)
     expected = brute_force(queries, keys, 4)
-    assert (scores >= expected[:, -1:] - 1e-4).float().mean() >= (0.95 if scanned > 100 else 0.9)
-    torch.testing.assert_close(scores[:, 0], expected[:, 0])
+    assert (scores >= expected[:, -1:] - 1e-4).float().mean() >= 0.95
+    assert (scores[:, 0] >= expected[:, 0] - 1e-4).float().mean() >= 0.99
 
 
 def test_a_subject_is_found_whose_relation_nobody_knows():
@@ -106,9 +105,7 @@ def test_no_query_finds_nothing():
         assert scores.shape == numbers.shape == (0, 3)
 
 
-@pytest.mark.parametrize("scanned", [1 << 16, 100])
-def test_what_is_removed_is_not_found(scanned: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(knowledge_search, "SCANNED", scanned)
+def test_what_is_removed_is_not_found():
     keys = made_keys(400)
     gone = torch.tensor([3, 500, 900])
     queries = 10 * keys[gone]

@@ -45,7 +45,7 @@ from lichen.core.batch import Links
 from lichen.model import knowledge_teaching
 from lichen.model.feed_forward import Aux, Dense, FeedForward
 from lichen.model.knowledge_bank import EXACT_LIMIT, KnowledgeBank, key_projections
-from lichen.model.knowledge_search import CANDIDATES
+from lichen.model.knowledge_search import compared_in_cells
 from lichen.model.layout import Layout
 from lichen.model.regions import eager
 from lichen.model.shapes import padded
@@ -341,7 +341,7 @@ def compared(section: KnowledgeConfig) -> int:
     """With how many keys, about, a query is compared; 0 for a bank whose size the configuration does not tell."""
     entries = section.knowledge_num or 0
     exact = section.search == "exact" or (section.search == "auto" and entries <= EXACT_LIMIT)
-    return entries if exact else round(entries**0.5) + CANDIDATES
+    return entries if exact else min(entries, compared_in_cells(entries))
 
 
 def _beside(config: ModelConfig, section: DenseConfig | None) -> Dense | None:

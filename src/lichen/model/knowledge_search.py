@@ -5,12 +5,10 @@ cells of about the square root of as many centroids; relations, being few, are c
 Babenko and Lempitsky, 2012; product keys, Lample et al., 2019). A query goes two ways:
 
     by subject    it is compared with the subjects of its nearest cells; the entries of the best are taken, whatever they say
-    by relation   it is compared with all entries of its best relation, in one product with the other queries of that relation
+    by relation   it is compared with those entries of its best relation whose subjects lie in its nearest cells, or near these
 
 What both found is then compared in full. Either way alone loses: by relation a subject's other facts are not found, nor any where
-the relation is new; by subject nothing but the nearest names. Of the four best of 2^18 facts the relation alone finds 93 %, or
-28 % where the subject counts more, both together 99 %. A relation of very many entries is not gone through: among the nearest
-names are some with entries of it.
+the relation is new; by subject nothing but the nearest names.
 
 >>> keys = F.normalize(torch.randn(500, 2, 4, generator=torch.Generator().manual_seed(0)), dim=2).flatten(1)
 >>> scores, found = search_cells(keys[:3], keys, Cells.of(keys), 1)
@@ -22,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -35,14 +34,12 @@ SCORES_AT_ONCE, QUERIES_AT_ONCE = 1 << 20, 4096
 """Scores computed at once, so that a processor's cache holds them, and queries that go through the codebooks together."""
 ON_A_GPU = 16
 """There so many times as many."""
-PROBES, ALONE = 16, 64
-"""Cells of subjects that a query looks into; and where most entries are of relations that are not gone through."""
-SUBJECTS = 16
+PROBES = 16
+"""Cells of subjects that a query looks into, for any entries and for those of its best relation."""
+SUBJECTS = 8
 """Subjects whose entries are looked at."""
 CANDIDATES = 128
 """Entries of these subjects at most, those of the nearest first."""
-SCANNED = 1 << 17
-"""Relations of more entries are not gone through."""
 FOLD, STRETCH = 8, 4096
 """Matrix products are folded so often, and taken in stretches that fit a cache."""
 SAMPLE = 32
@@ -121,34 +118,29 @@ class Lists:
     """``[L + 1]`` where the lists begin."""
 
     @classmethod
-    def of(
-        cls, vectors: Tensor, which: Tensor, count: int, vector_of: Tensor | None = None, most: int | None = None
-    ) -> Lists:
-        """``M`` members in the lists ``which [M]`` of ``count``; lists of more than ``most`` stay empty.
-
-        Member m has the vector of its number, or the one ``vector_of [M]`` says.
+    def of(cls, vectors: Tensor, which: Tensor, count: int, vector_of: Tensor | None = None) -> Lists:
+        """``M`` members in the lists ``which [M]`` of ``count``; member m has the vector of its number, or that of
+        ``vector_of [M]``.
         """
-        sizes = which.bincount(minlength=count)
         members = which.argsort(stable=True)
-        if most is not None and int(sizes.max()) > most:
-            members = members[(sizes <= most)[which[members]]]
-            sizes = sizes * (sizes <= most)
         ordered = vectors[members if vector_of is None else vector_of[members]]
-        return cls(F.pad(ordered, (0, 0, 0, EVEN)), members, F.pad(sizes.cumsum(0), (1, 0)))
+        starts = F.pad(which.bincount(minlength=count).cumsum(0), (1, 0))
+        return cls(F.pad(ordered, (0, 0, 0, EVEN)), members, starts)
 
     def nearest(
         self, queries: Tensor, chosen: Tensor, number: int, gone: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The ``number`` best of the lists ``chosen [n, P]`` together, for ``queries [n, d]``: scores, -inf where there are
-        fewer, and members ``[n, number]``, without those that are ``gone`` (a mask over members).
+        """The ``number`` best of the lists ``chosen [n, P]`` (-1 is none) together, for ``queries [n, d]``: scores, -inf where
+        there are fewer, and members ``[n, number]``, without those that are ``gone`` (a mask over members).
 
         Every stretch of a list is folded into columns; the vectors of the columns with the best maxima are compared again.
         """
         lengths = self.starts.diff()
         widest = max(1, even(int(lengths.max())) // FOLD)
         maxima = queries.new_full((chosen.numel(), widest), float("-inf"))
-        for pairs, place, scores in self._products(queries, chosen, gone):
-            maxima[pairs, place // FOLD : (place + scores.shape[1]) // FOLD] = _folded(scores, FOLD)[: len(pairs)]
+        with _one_thread():
+            for pairs, place, scores in self._products(queries, chosen, gone):
+                maxima[pairs, place // FOLD : (place + scores.shape[1]) // FOLD] = _folded(scores, FOLD)[: len(pairs)]
         _, columns = largest(maxima.view(len(queries), chosen.shape[1] * widest), min(number, chosen.shape[1] * widest))
         which, column = chosen.gather(1, columns // widest), columns % widest
         stretch = column * FOLD // STRETCH * STRETCH
@@ -156,7 +148,7 @@ class Lists:
         down = torch.arange(FOLD, device=queries.device) * width[:, :, None]
         within = (stretch + column - stretch // FOLD)[:, :, None] + down
         places = (self.starts[which][:, :, None] + within).flatten(1).clamp(max=len(self.members))
-        absent = (within >= lengths[which][:, :, None]).flatten(1)
+        absent = ((within >= lengths[which][:, :, None]) | (which < 0)[:, :, None]).flatten(1)
         again = F.embedding(places, self.vectors)  # several times as fast as indexing
         scores = torch.bmm(again, queries[:, :, None])[..., 0].float()
         members = F.pad(self.members, (0, 1))[places]
@@ -173,10 +165,10 @@ class Lists:
         """
         order = chosen.flatten().argsort(stable=True)  # pairs of one list together, for one product
         asked = F.pad(queries.index_select(0, order // chosen.shape[1]), (0, 0, 0, EVEN))
-        ends = chosen.flatten().bincount(minlength=len(self.starts) - 1).cumsum(0).tolist()
+        nowhere, *ends = (chosen.flatten() + 1).bincount(minlength=len(self.starts)).cumsum(0).tolist()
         starts = self.starts.tolist()
         absent = None if gone is None else gone[self.members]
-        for begin, end, start, stop in zip([0, *ends], ends, starts[:-1], starts[1:], strict=False):
+        for begin, end, start, stop in zip([nowhere, *ends], ends, starts[:-1], starts[1:], strict=False):
             for place in range(start, stop if end > begin else start, STRETCH):
                 behind = min(place + STRETCH, stop)
                 keys = self.vectors[place : place + even(behind - place)]
@@ -189,6 +181,17 @@ class Lists:
                     if missing is not None:
                         scores.index_fill_(1, missing, float("-inf"))
                     yield order[first : first + rows], place - start, scores
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For thousands of small operations, of which none is worth sharing out: they take half as long again where all are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass
@@ -207,8 +210,10 @@ class Cells:
     """``[N]`` entry numbers, subject by subject."""
     group: Tensor
     """``[N]`` the relation's place in the second codebook, of every entry."""
+    blocks: Tensor
+    """``[C', C]`` the list in ``relations`` that holds a relation's entries with subjects of a cell."""
     relations: Lists
-    """The subjects of all entries, in the cells of the second codebook."""
+    """The subjects of all entries, relation by relation: those of as many cells as make a list worth a product."""
 
     @classmethod
     def of(cls, keys: Tensor, before: Cells | None = None) -> Cells:
@@ -226,14 +231,17 @@ class Cells:
     ) -> Cells:
         (subjects, subject), (relations, relation) = by_subject, by_relation
         group = relation if relations.equal(second) else _nearest(relations, second)[relation]
+        cell = _nearest(subjects, first)
+        blocks, count = _blocks(group, cell[subject], (len(second), len(first)))
         return cls(
             first,
             second,
-            Lists.of(subjects, _nearest(subjects, first), len(first)),
+            Lists.of(subjects, cell, len(first)),
             F.pad(subject.bincount(minlength=len(subjects)).cumsum(0), (1, 0)),
             subject.argsort(stable=True),
             group,
-            Lists.of(subjects, group, len(second), subject, most=SCANNED),
+            blocks,
+            Lists.of(subjects, blocks[group, cell[subject]], count, subject),
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -245,6 +253,19 @@ class Cells:
         """The cells that gave ``state``, over the same index."""
         halves = [_distinct(half) for half in index.chunk(2, dim=1)]
         return cls._filled(state["first"].to(index.device), state["second"].to(index.device), *halves)
+
+
+def _blocks(group: Tensor, cell: Tensor, shape: tuple[int, int]) -> tuple[Tensor, int]:
+    """``[C', C]`` which list the entries of a relation and a cell belong to, and how many lists there are.
+
+    Entries ``[N]`` are of the relations ``group`` and their subjects in the cells ``cell``; neighbouring cells of a relation
+    share a list until it has about twice the square root of all entries: fewer would not be worth a product of their own.
+    """
+    sizes = (group * shape[1] + cell).bincount(minlength=shape[0] * shape[1]).view(shape)
+    block = (sizes.cumsum(dim=1) - sizes) // 2 ** round(math.log2(len(group)) / 2 + 1)
+    relation = torch.arange(shape[0], device=group.device)[:, None]
+    different, which = (relation * (len(group) + 1) + block).unique(return_inverse=True)
+    return which, len(different)
 
 
 def _distinct(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -301,12 +322,24 @@ def search_cells(
     return scores, numbers
 
 
+def compared_in_cells(entries: int) -> int:
+    """With how many keys, about, a query is compared by way of the codebooks: with halves first, then with a few in full.
+
+    >>> [compared_in_cells(2**size) for size in (14, 17, 20)]
+    [3192, 8925, 25144]
+    """
+    cells = round(entries**0.5)
+    halves = cells + 3 * PROBES * cells + FOLD * SUBJECTS
+    return halves // 2 + 3 * FOLD
+
+
 def _by_both(queries: Tensor, index: Tensor, cells: Cells, number: int, gone: Tensor | None) -> tuple[Tensor, Tensor]:
     """What both ways found, compared in full."""
     first, second = (half.contiguous() for half in queries.to(index.dtype).chunk(2, dim=1))
     relation_scores = (second @ cells.second.T).float()
-    one_way = _by_relation(first, relation_scores, cells, number, gone)
-    other = _by_subject(first, relation_scores, cells, 2 * number, gone)
+    chosen = (first @ cells.first.T).topk(min(PROBES, len(cells.first)), dim=1).indices
+    one_way = _by_relation(first, chosen, relation_scores, cells, number, gone)
+    other = _by_subject(first, chosen, relation_scores, cells, 2 * number, gone)
     scores, numbers = (torch.cat(parts, dim=1) for parts in zip(one_way, other, strict=True))
     twice = (other[1][:, :, None] == one_way[1][:, None]) & ~one_way[0].isneginf()[:, None]
     absent = scores.isneginf() | F.pad(twice.any(dim=2), (one_way[1].shape[1], 0))
@@ -316,20 +349,33 @@ def _by_both(queries: Tensor, index: Tensor, cells: Cells, number: int, gone: Te
 
 
 def _by_relation(
-    first: Tensor, relation_scores: Tensor, cells: Cells, number: int, gone: Tensor | None
+    first: Tensor, chosen: Tensor, relation_scores: Tensor, cells: Cells, number: int, gone: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The best entries ``[n, number]`` of the best relation, by first halves ``[n, d/2]``; with their scores, -inf for none."""
-    best, chosen = relation_scores.max(dim=1, keepdim=True)
-    scores, members = cells.relations.nearest(first, chosen, number, gone)
+    """The best entries ``[n, number]`` of the best relation in or near the cells ``chosen [n, P]``, by first halves ``[n, d/2]``;
+    with their scores, -inf for none.
+    """
+    best, relation = relation_scores.max(dim=1, keepdim=True)
+    scores, members = cells.relations.nearest(first, _once(cells.blocks[relation, chosen]), number, gone)
     return scores + best, members
 
 
+def _once(numbers: Tensor) -> Tensor:
+    """``numbers [n, P]``, of which those that came before in their row are -1.
+
+    >>> _once(torch.tensor([[5, 3, 5], [2, 2, 2]]))
+    tensor([[ 5,  3, -1],
+            [ 2, -1, -1]])
+    """
+    same = (numbers[:, :, None] == numbers[:, None]).tril(diagonal=-1).any(dim=2)
+    return numbers.masked_fill(same, -1)
+
+
 def _by_subject(
-    first: Tensor, relation_scores: Tensor, cells: Cells, number: int, gone: Tensor | None
+    first: Tensor, chosen: Tensor, relation_scores: Tensor, cells: Cells, number: int, gone: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The best entries of the nearest subjects, in the same way; ``number`` or, if less, ``CANDIDATES`` of them."""
-    probes = PROBES if 2 * len(cells.relations.members) >= len(cells.group) else ALONE
-    chosen = (first @ cells.first.T).topk(min(probes, len(cells.first)), dim=1).indices
+    """The best entries of the nearest subjects in the cells ``chosen [n, P]``, in the same way; ``number`` or, if less,
+    ``CANDIDATES`` of them.
+    """
     near, subjects = cells.subjects.nearest(first, chosen, max(SUBJECTS, number))
     which, entries, present = _entries_of(subjects, near, cells)
     if gone is not None:
